@@ -1,0 +1,486 @@
+//! `Conn`: the refcounted handle of a stream connection, the callbacks that serve
+//! it, its options, and the reasons for which it ends.
+//!
+//! A handle only queues and marks. The work is done by the reactor in *Flush* and
+//! *Reap* (`conn_io.rs`), so no call here can run another callback.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::buffer::OutputBuffer;
+use crate::codec::FrameError;
+use crate::context::Context;
+use crate::socket::Stream;
+use crate::timer::TimerId;
+use crate::token::Token;
+
+/// The callbacks of one stream connection. The value lives in the connection's
+/// slot and is the place for the connection's own state.
+///
+/// All of them run on the reactor's thread, in arrival order, never nested. After
+/// [`Conn::close`] or [`Conn::abort`] only [`on_close`](Handler::on_close) still
+/// comes. A panic ends this connection with [`CloseReason::HandlerPanic`].
+#[allow(unused_variables)]
+pub trait Handler<S: 'static>: 'static {
+    /// The connection is up: accepted, or the connect succeeded.
+    fn on_open(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
+
+    /// Bytes arrived. Returns how many of `input` were used; the rest is kept and
+    /// shown again, in front of what comes later.
+    fn on_data(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, input: &[u8]) -> usize;
+
+    /// The peer will send no more. Everything before it has been delivered.
+    /// Unless overridden the connection is closed.
+    fn on_eof(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
+        conn.close_with(CloseReason::PeerClosed);
+    }
+
+    /// The output buffer grew over [`ConnOptions::high_water`].
+    fn on_high_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
+
+    /// The output buffer, once over the high mark, fell to [`ConnOptions::low_water`].
+    fn on_low_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
+
+    /// Everything that was queued has been handed to the kernel.
+    fn on_flushed(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
+
+    /// A timer made with [`Context::conn_timer`] is due.
+    fn on_timer(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, timer: TimerId) {}
+
+    /// The end, exactly once for every connection, also for a connect that failed.
+    fn on_close(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, reason: &CloseReason) {}
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed its side in order.
+    PeerClosed,
+    /// The peer, or the network, broke the connection.
+    Reset,
+    /// Nothing was received for the idle timeout.
+    Idle,
+    /// The connect did not finish in time.
+    ConnectTimeout,
+    /// The connect failed, at once or later.
+    ConnectFailed(io::ErrorKind),
+    /// The peer did not take its data and the output limit was reached.
+    OutputLimit,
+    /// The peer sent something that is no frame.
+    BadFrame(FrameError),
+    /// This side closed it.
+    Local,
+    /// This side dropped it without flushing.
+    Aborted,
+    /// This side refused the peer; the text says why.
+    Refused(&'static str),
+    /// A callback panicked.
+    HandlerPanic,
+    /// Another error of the operating system.
+    Io(io::ErrorKind),
+}
+
+impl CloseReason {
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+                Self::Reset
+            }
+            kind => Self::Io(kind),
+        }
+    }
+
+    /// A short fixed word for each kind, for a metric's label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::Reset => "reset",
+            Self::Idle => "idle",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ConnectFailed(_) => "connect_failed",
+            Self::OutputLimit => "output_limit",
+            Self::BadFrame(_) => "bad_frame",
+            Self::Local => "local",
+            Self::Aborted => "aborted",
+            Self::Refused(_) => "refused",
+            Self::HandlerPanic => "handler_panic",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerClosed => f.write_str("closed by the peer"),
+            Self::Reset => f.write_str("reset by the peer"),
+            Self::Idle => f.write_str("idle for too long"),
+            Self::ConnectTimeout => f.write_str("connecting took too long"),
+            Self::ConnectFailed(kind) => write!(f, "could not connect: {kind}"),
+            Self::OutputLimit => f.write_str("the peer does not read and the output limit is reached"),
+            Self::BadFrame(error) => write!(f, "bad frame: {error}"),
+            Self::Local => f.write_str("closed here"),
+            Self::Aborted => f.write_str("aborted here"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::HandlerPanic => f.write_str("its handler panicked"),
+            Self::Io(kind) => write!(f, "i/o error: {kind}"),
+        }
+    }
+}
+
+/// What happens when the output buffer passes [`ConnOptions::high_water`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputPolicy {
+    /// Only the callbacks are called.
+    #[default]
+    Notify,
+    /// Reading from this connection stops until the low mark: right for a
+    /// connection whose output answers its own input.
+    Pause,
+    /// Further sends are dropped and answered with [`SendError::Full`].
+    Drop,
+    /// The connection is closed with [`CloseReason::OutputLimit`].
+    Close,
+}
+
+/// Limits and times of a connection. Cheap to share: one value serves a listener.
+#[derive(Clone, Debug)]
+pub struct ConnOptions {
+    /// Bytes queued for sending at which the policy sets in.
+    pub high_water: usize,
+    /// Bytes at which it ends.
+    pub low_water: usize,
+    /// What it is.
+    pub policy: OutputPolicy,
+    /// Bytes queued for sending that are never exceeded: over it the connection is
+    /// closed with [`CloseReason::OutputLimit`] under every policy.
+    pub output_limit: usize,
+    /// Close after so long without input. None: never.
+    pub idle_timeout: Option<Duration>,
+    /// How long [`Conn::close`] may take to flush and to see the peer's FIN.
+    pub linger: Duration,
+    /// Bytes read from the connection in one tick before others get their turn.
+    pub read_budget: usize,
+}
+
+impl Default for ConnOptions {
+    fn default() -> Self {
+        Self {
+            high_water: 1 << 20,
+            low_water: 256 << 10,
+            policy: OutputPolicy::Notify,
+            output_limit: 4 << 20,
+            idle_timeout: None,
+            linger: Duration::from_secs(5),
+            read_budget: 128 << 10,
+        }
+    }
+}
+
+/// Why a send was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The connection is closed, closing, or was just closed by its output limit.
+    Closed,
+    /// The output buffer is over its high mark and the policy is to drop.
+    Full,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "the connection is closed",
+            Self::Full => "the connection's output buffer is full",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The connect is under way; sends are queued.
+    Connecting,
+    Open,
+    /// Closed by either side; `on_close` comes in this tick's *Reap*.
+    Closing,
+    /// `on_close` is done; the rest of the output and the peer's FIN are awaited.
+    Lingering,
+    /// To be freed, or freed.
+    Dead,
+}
+
+/// One bit each in [`Inner::flags`].
+pub(crate) mod flag {
+    /// Stands in the loop's list of connections to look at in *Flush*.
+    pub(crate) const MARKED: u16 = 1;
+    /// Paused by [`super::Conn::pause`].
+    pub(crate) const PAUSED: u16 = 1 << 1;
+    /// Paused by the output policy.
+    pub(crate) const PAUSED_BY_OUTPUT: u16 = 1 << 2;
+    /// The output is over the high mark and that was reported.
+    pub(crate) const ABOVE_HIGH: u16 = 1 << 3;
+    /// A write came back short: wait for writability before the next.
+    pub(crate) const BLOCKED: u16 = 1 << 4;
+    /// The peer's FIN was read.
+    pub(crate) const EOF: u16 = 1 << 5;
+    /// Unsent output is to be dropped.
+    pub(crate) const ABORT: u16 = 1 << 6;
+    /// The handler was replaced while it ran: it gets no more input.
+    pub(crate) const REPLACED: u16 = 1 << 7;
+    /// Reading was resumed: look for input although no event says so.
+    pub(crate) const RESUMED: u16 = 1 << 8;
+    /// Stands in the loop's local ready list.
+    pub(crate) const READY: u16 = 1 << 9;
+    /// Our FIN has been sent.
+    pub(crate) const FIN_SENT: u16 = 1 << 10;
+    /// The idle timeout was changed: the timer is to be set anew.
+    pub(crate) const IDLE_CHANGED: u16 = 1 << 11;
+}
+
+/// What all handles of one loop share with it.
+pub(crate) struct Shared {
+    /// Connections to look at in the next *Flush*.
+    pub(crate) marked: RefCell<Vec<Token>>,
+    /// The time of this tick.
+    pub(crate) now: Cell<Instant>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) token: Token,
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) options: Rc<ConnOptions>,
+    pub(crate) stream: RefCell<Option<Stream>>,
+    pub(crate) output: RefCell<OutputBuffer>,
+    pub(crate) reason: RefCell<Option<CloseReason>>,
+    pub(crate) state: Cell<State>,
+    pub(crate) flags: Cell<u16>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) idle_timeout: Cell<Option<Duration>>,
+    pub(crate) last_recv: Cell<Instant>,
+    pub(crate) last_send: Cell<Instant>,
+    pub(crate) bytes_in: Cell<u64>,
+    pub(crate) bytes_out: Cell<u64>,
+}
+
+/// The handle of a stream connection. Cloning shares it (the C++ `AddRef`),
+/// dropping gives it back; neither opens nor closes anything.
+///
+/// Thread rule: it belongs to its reactor's thread (it is not `Send`). To reach a
+/// connection from another thread, post through a [`Remote`](crate::Remote).
+#[derive(Clone)]
+pub struct Conn(pub(crate) Rc<Inner>);
+
+impl Conn {
+    pub(crate) fn new(
+        token: Token,
+        shared: Rc<Shared>,
+        options: Rc<ConnOptions>,
+        stream: Option<Stream>,
+        peer: SocketAddr,
+        state: State,
+    ) -> Self {
+        let now = shared.now.get();
+        let idle_timeout = Cell::new(options.idle_timeout);
+        Self(Rc::new(Inner {
+            token,
+            shared,
+            options,
+            stream: RefCell::new(stream),
+            output: RefCell::default(),
+            reason: RefCell::new(None),
+            state: Cell::new(state),
+            flags: Cell::new(0),
+            peer,
+            idle_timeout,
+            last_recv: Cell::new(now),
+            last_send: Cell::new(now),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+        }))
+    }
+
+    /// Identifies the connection for as long as the process lives.
+    pub fn id(&self) -> Token {
+        self.0.token
+    }
+
+    /// Queues `bytes` for this tick's *Flush*, which writes everything queued at
+    /// once. While a connect is under way the bytes wait for it.
+    pub fn send(&self, bytes: impl Into<Bytes>) -> Result<(), SendError> {
+        let inner = &self.0;
+        if !self.is_open() {
+            return Err(SendError::Closed);
+        }
+        let bytes = bytes.into();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let queued = inner.output.borrow().len();
+        let after = queued + bytes.len();
+        let options = &inner.options;
+        if options.policy == OutputPolicy::Drop && queued >= options.high_water {
+            return Err(SendError::Full);
+        }
+        // A single message larger than the limit may pass an empty buffer:
+        // nothing is slow yet, and refusing it would make the limit a size limit.
+        let over_limit = queued > 0 && after > options.output_limit;
+        let over_high = options.policy == OutputPolicy::Close && queued > 0 && after > options.high_water;
+        if over_limit || over_high {
+            self.end(CloseReason::OutputLimit, true);
+            return Err(SendError::Closed);
+        }
+        inner.output.borrow_mut().push(bytes);
+        inner.last_send.set(inner.shared.now.get());
+        self.mark();
+        Ok(())
+    }
+
+    /// Closes in order: what is queued is flushed, then FIN, then the peer's FIN is
+    /// awaited, all within [`ConnOptions::linger`]. No callback but `on_close` (in
+    /// this tick's *Reap*) comes any more. Closing twice does nothing.
+    pub fn close(&self) {
+        self.close_with(CloseReason::Local);
+    }
+
+    /// [`close`](Self::close) with another reason.
+    pub fn close_with(&self, reason: CloseReason) {
+        self.end(reason, false);
+    }
+
+    /// Drops the connection; queued output is lost.
+    pub fn abort(&self) {
+        self.end(CloseReason::Aborted, true);
+    }
+
+    pub(crate) fn end(&self, reason: CloseReason, abort: bool) {
+        if abort {
+            self.0.output.borrow_mut().clear();
+            self.set(flag::ABORT);
+        }
+        if self.is_open() {
+            // A connect that is given up has nothing to flush to.
+            if self.0.state.get() == State::Connecting {
+                self.set(flag::ABORT);
+            }
+            *self.0.reason.borrow_mut() = Some(reason);
+            self.0.state.set(State::Closing);
+        }
+        self.mark();
+    }
+
+    /// Stops reading. What is already buffered is not delivered either.
+    pub fn pause(&self) {
+        self.set(flag::PAUSED);
+        self.mark();
+    }
+
+    /// Reads again, from the next tick on.
+    pub fn resume(&self) {
+        if self.has(flag::PAUSED) {
+            self.clear(flag::PAUSED);
+            self.set(flag::RESUMED);
+            self.mark();
+        }
+    }
+
+    /// Connecting or connected, and not closed by either side.
+    pub fn is_open(&self) -> bool {
+        matches!(self.0.state.get(), State::Connecting | State::Open)
+    }
+
+    /// Whether a handler should go on taking input: open, not paused, and not
+    /// replaced by another handler. Framing loops ask it after every frame.
+    pub fn wants_input(&self) -> bool {
+        self.0.state.get() == State::Open && !self.has(flag::PAUSED | flag::PAUSED_BY_OUTPUT | flag::REPLACED)
+    }
+
+    /// The other end.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.0.peer
+    }
+
+    /// This end; the unspecified address once the socket is gone.
+    pub fn local_addr(&self) -> SocketAddr {
+        let stream = self.0.stream.borrow();
+        let address = stream.as_ref().and_then(|stream| stream.local_addr().ok());
+        address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+    }
+
+    /// Bytes received so far.
+    pub fn bytes_in(&self) -> u64 {
+        self.0.bytes_in.get()
+    }
+
+    /// Bytes handed to the kernel so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.0.bytes_out.get()
+    }
+
+    /// Bytes waiting to be sent.
+    pub fn queued(&self) -> usize {
+        self.0.output.borrow().len()
+    }
+
+    /// When something was last received; at first, when the connection was made.
+    pub fn last_recv(&self) -> Instant {
+        self.0.last_recv.get()
+    }
+
+    /// When something was last queued; at first, when the connection was made.
+    pub fn last_send(&self) -> Instant {
+        self.0.last_send.get()
+    }
+
+    /// Closes the connection with [`CloseReason::Idle`] once nothing has been
+    /// received for that long; None takes the limit away.
+    pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
+        self.0.idle_timeout.set(timeout);
+        self.set(flag::IDLE_CHANGED);
+        self.mark();
+    }
+
+    /// Asks the loop to look at this connection in the next *Flush*.
+    pub(crate) fn mark(&self) {
+        if !self.has(flag::MARKED) && self.0.state.get() != State::Dead {
+            self.set(flag::MARKED);
+            self.0.shared.marked.borrow_mut().push(self.0.token);
+        }
+    }
+
+    pub(crate) fn has(&self, bits: u16) -> bool {
+        self.0.flags.get() & bits != 0
+    }
+
+    pub(crate) fn set(&self, bits: u16) {
+        self.0.flags.set(self.0.flags.get() | bits);
+    }
+
+    pub(crate) fn clear(&self, bits: u16) {
+        self.0.flags.set(self.0.flags.get() & !bits);
+    }
+
+    /// Clears the bits and says whether any was set.
+    pub(crate) fn take(&self, bits: u16) -> bool {
+        let had = self.has(bits);
+        self.clear(bits);
+        had
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("id", &self.0.token)
+            .field("peer", &self.0.peer)
+            .field("state", &self.0.state.get())
+            .finish_non_exhaustive()
+    }
+}

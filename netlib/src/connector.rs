@@ -1,0 +1,257 @@
+//! Connecting, and staying connected.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::backend::Interest;
+use crate::conn::{CloseReason, Conn, ConnOptions, Handler, State};
+use crate::context::{Context, TimerTask};
+use crate::slot::{ConnSlot, Slot};
+use crate::socket::Stream;
+use crate::timer::TimerId;
+
+/// How a connection is made.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The connect fails with [`CloseReason::ConnectTimeout`] after that long.
+    pub timeout: Duration,
+    /// For the connection.
+    pub conn: ConnOptions,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(10), conn: ConnOptions::default() }
+    }
+}
+
+impl<S: 'static> Context<S> {
+    /// Starts to connect. The outcome is always reported later and on one path:
+    /// `on_open`, or `on_close` with [`CloseReason::ConnectFailed`] or
+    /// [`CloseReason::ConnectTimeout`], also when it fails at once.
+    pub fn connect(&mut self, addr: SocketAddr, options: ConnectOptions, handler: Box<dyn Handler<S>>) -> Conn {
+        let shared = Rc::clone(&self.shared);
+        let (stream, failure) = match Stream::connect(addr) {
+            Ok(stream) => (Some(stream), None),
+            Err(error) => (None, Some(error.kind())),
+        };
+        let conn_options = Rc::new(options.conn);
+        let mut made = None;
+        let token = self.slots.insert_with(|token| {
+            let conn = Conn::new(token, shared, conn_options, stream, addr, State::Connecting);
+            made = Some(conn.clone());
+            Slot::Conn(ConnSlot::new(conn, Some(handler)))
+        });
+        let Some(conn) = made else { unreachable!("made above") };
+        self.stats.connections += 1;
+        if let Some(kind) = failure {
+            conn.end(CloseReason::ConnectFailed(kind), true);
+            return conn;
+        }
+        let deadline = self.timers.insert(self.now() + options.timeout, TimerTask::Connect(token));
+        if let Some(slot) = self.slots.conn_mut(token) {
+            slot.deadline = Some(deadline);
+        }
+        if let Err(error) = self.register(token, Interest::WRITABLE) {
+            conn.end(CloseReason::ConnectFailed(error.kind()), true);
+        }
+        conn
+    }
+
+    /// Keeps one connection to `addr`: connects now, and again after each end with
+    /// the delays of `backoff`, which starts over at every success. `factory` makes
+    /// the handler of each attempt.
+    pub fn keep_connected(
+        &mut self,
+        addr: SocketAddr,
+        options: ConnectOptions,
+        backoff: Backoff,
+        factory: impl FnMut(&mut S, &mut Context<S>) -> Box<dyn Handler<S>> + 'static,
+    ) -> Connector {
+        let inner = Rc::new(Inner {
+            addr,
+            options,
+            backoff: RefCell::new(backoff),
+            conn: RefCell::new(None),
+            retry: Cell::new(None),
+            stopped: Cell::new(false),
+        });
+        let factory: Factory<S> = Rc::new(RefCell::new(factory));
+        let connector = Connector(Rc::clone(&inner));
+        self.post(move |state, cx| dial(state, cx, inner, factory));
+        connector
+    }
+}
+
+type Factory<S> = Rc<RefCell<dyn FnMut(&mut S, &mut Context<S>) -> Box<dyn Handler<S>>>>;
+
+struct Inner {
+    addr: SocketAddr,
+    options: ConnectOptions,
+    backoff: RefCell<Backoff>,
+    conn: RefCell<Option<Conn>>,
+    retry: Cell<Option<TimerId>>,
+    stopped: Cell<bool>,
+}
+
+/// The handle of a kept connection, see [`Context::keep_connected`]. Dropping it
+/// does not stop the reconnecting.
+#[derive(Clone)]
+pub struct Connector(Rc<Inner>);
+
+impl Connector {
+    /// The connection as it is now: connecting, connected, or None between tries.
+    pub fn conn(&self) -> Option<Conn> {
+        self.0.conn.borrow().clone()
+    }
+
+    /// Closes the connection, if any, and connects no more.
+    pub fn stop<S: 'static>(&self, cx: &mut Context<S>) {
+        self.0.stopped.set(true);
+        if let Some(retry) = self.0.retry.take() {
+            cx.cancel(retry);
+        }
+        if let Some(conn) = self.conn() {
+            conn.close();
+        }
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("addr", &self.0.addr).finish_non_exhaustive()
+    }
+}
+
+fn dial<S: 'static>(state: &mut S, cx: &mut Context<S>, inner: Rc<Inner>, factory: Factory<S>) {
+    if inner.stopped.get() {
+        return;
+    }
+    // The factory runs here only, and nothing it can call leads back here.
+    let handler = (factory.borrow_mut())(state, cx);
+    let kept = Kept { handler, inner: Rc::clone(&inner), factory };
+    let conn = cx.connect(inner.addr, inner.options.clone(), Box::new(kept));
+    *inner.conn.borrow_mut() = Some(conn);
+}
+
+/// The handler of one attempt, wrapped to notice its end.
+struct Kept<S: 'static> {
+    handler: Box<dyn Handler<S>>,
+    inner: Rc<Inner>,
+    factory: Factory<S>,
+}
+
+impl<S: 'static> Handler<S> for Kept<S> {
+    fn on_open(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
+        self.inner.backoff.borrow_mut().reset();
+        self.handler.on_open(state, cx, conn);
+    }
+
+    fn on_data(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, input: &[u8]) -> usize {
+        self.handler.on_data(state, cx, conn, input)
+    }
+
+    fn on_eof(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
+        self.handler.on_eof(state, cx, conn);
+    }
+
+    fn on_high_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
+        self.handler.on_high_water(state, cx, conn);
+    }
+
+    fn on_low_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
+        self.handler.on_low_water(state, cx, conn);
+    }
+
+    fn on_flushed(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
+        self.handler.on_flushed(state, cx, conn);
+    }
+
+    fn on_timer(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, timer: TimerId) {
+        self.handler.on_timer(state, cx, conn, timer);
+    }
+
+    fn on_close(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, reason: &CloseReason) {
+        self.inner.conn.borrow_mut().take();
+        if !self.inner.stopped.get() {
+            let delay = self.inner.backoff.borrow_mut().next(cx.random());
+            let (inner, factory) = (Rc::clone(&self.inner), Rc::clone(&self.factory));
+            let retry = cx.after(delay, move |state, cx| {
+                inner.retry.set(None);
+                dial(state, cx, inner, factory);
+            });
+            self.inner.retry.set(Some(retry));
+        }
+        // Last, so that the handler may call `Connector::stop`.
+        self.handler.on_close(state, cx, conn, reason);
+    }
+}
+
+/// Growing delays between attempts: each twice the one before up to a cap, moved at
+/// random by some percent so that many peers of one server do not come back at the
+/// same instant.
+///
+/// ```
+/// use netlib::Backoff;
+/// use std::time::Duration;
+///
+/// let mut backoff = Backoff::new(Duration::from_secs(4), Duration::from_secs(64), 0);
+/// assert_eq!(backoff.next(0), Duration::from_secs(4));
+/// assert_eq!(backoff.next(0), Duration::from_secs(8));
+/// backoff.reset();
+/// assert_eq!(backoff.next(0), Duration::from_secs(4));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    cap: Duration,
+    jitter_percent: u32,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Delays from `first` to `cap`, each ± `jitter_percent` (at most 100).
+    pub fn new(first: Duration, cap: Duration, jitter_percent: u32) -> Self {
+        Self { first, cap, jitter_percent: jitter_percent.min(100), next: first }
+    }
+
+    /// The next delay; `random` is any uniformly distributed number.
+    pub fn next(&mut self, random: u64) -> Duration {
+        let base = self.next.min(self.cap);
+        self.next = (base * 2).min(self.cap);
+        let spread = u64::from(self.jitter_percent) * 2 + 1;
+        let percent = 100 - self.jitter_percent + (random % spread) as u32;
+        base * percent / 100
+    }
+
+    /// Starts over, after a success.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+impl Default for Backoff {
+    /// 4, 8, 16, 32, 64, 64 … seconds, ± 20 %.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(4), Duration::from_secs(64), 20)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g7_1_delays_double_to_the_cap_within_the_jitter() {
+        let mut backoff = Backoff::default();
+        let mut random = 0;
+        for nominal in [4, 8, 16, 32, 64, 64] {
+            random += 7919;
+            let delay = backoff.next(random).as_millis();
+            assert!((nominal * 800..=nominal * 1200).contains(&delay), "{delay} ms for {nominal} s");
+        }
+    }
+}

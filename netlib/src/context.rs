@@ -1,0 +1,359 @@
+//! `Context`: the loop's services as callbacks see them, and the loop's state.
+//!
+//! Listening and connecting are in `listener.rs` and `connector.rs`; what the loop
+//! does with all this is in `reactor.rs` and `conn_io.rs`.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, Event, Interest, Trigger};
+use crate::clock::{Clock, SplitMix64};
+use crate::conn::{Conn, Handler, Shared, flag};
+use crate::queue;
+use crate::reactor::Phase;
+use crate::slot::{Slot, Slots};
+use crate::source::{FdSource, Ready, SourceId, SourceSlot};
+use crate::sys::{Signal, SignalFd};
+use crate::timer::{TimerId, Timers};
+use crate::token::Token;
+
+/// Work posted from another thread.
+pub(crate) type Task<S> = Box<dyn FnOnce(&mut S, &mut Context<S>) + Send>;
+/// Work posted from the loop itself.
+pub(crate) type LocalTask<S> = Box<dyn FnOnce(&mut S, &mut Context<S>)>;
+
+/// What a periodic timer calls.
+pub(crate) type Beat<S> = Box<dyn FnMut(&mut S, &mut Context<S>)>;
+
+/// What a timer does when it is due.
+pub(crate) enum TimerTask<S: 'static> {
+    Once(LocalTask<S>),
+    /// The callback is taken out while it runs.
+    Every(Duration, Option<Beat<S>>),
+    /// A handler's own timer.
+    Conn(Token),
+    Idle(Token),
+    Connect(Token),
+    Linger(Token),
+    Accept(Token),
+}
+
+/// Counts since the reactor was made; `connections` is the number alive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Ticks run.
+    pub ticks: u64,
+    /// Events that the back end reported.
+    pub events: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused over [`max_connections`](crate::ListenOptions::max_connections).
+    pub refused: u64,
+    /// Times that accepting rested for want of descriptors.
+    pub accept_rests: u64,
+    /// Connections alive: connecting, open, or lingering.
+    pub connections: usize,
+    /// Handlers that panicked.
+    pub panics: u64,
+    /// Bytes received on connections.
+    pub bytes_in: u64,
+    /// Bytes sent on connections.
+    pub bytes_out: u64,
+}
+
+/// The loop's services, handed to every callback: time, timers, sockets, posting,
+/// stopping.
+pub struct Context<S: 'static> {
+    pub(crate) backend: Box<dyn Backend>,
+    pub(crate) trigger: Trigger,
+    pub(crate) slots: Slots<S>,
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) timers: Timers<TimerTask<S>>,
+    pub(crate) local: VecDeque<LocalTask<S>>,
+    pub(crate) inbox: queue::Receiver<Task<S>>,
+    pub(crate) outbox: queue::Sender<Task<S>>,
+    /// The inbox has items that were not taken yet.
+    pub(crate) inbox_pending: bool,
+    /// Slots to visit in the next *Ready* although no event names them.
+    pub(crate) ready: VecDeque<Token>,
+    /// The list that *Flush* works on, kept for its memory.
+    pub(crate) flushing: Vec<Token>,
+    /// Closed connections for this tick's *Reap*.
+    pub(crate) closed: Vec<Token>,
+    /// All connections read into this one buffer; taken while a callback uses it.
+    pub(crate) read_buffer: Vec<u8>,
+    pub(crate) clock: Box<dyn Clock>,
+    pub(crate) random: SplitMix64,
+    pub(crate) phase: Phase,
+    pub(crate) stopping: bool,
+    pub(crate) stats: Stats,
+}
+
+impl<S: 'static> Context<S> {
+    /// The time of this tick, read once when its wait ended.
+    pub fn now(&self) -> Instant {
+        self.shared.now.get()
+    }
+
+    /// The wall clock now, as the time since 1970-01-01 UTC.
+    pub fn unix_time(&self) -> Duration {
+        self.clock.unix_time()
+    }
+
+    /// A random number for jitter and choices. Not for secrets.
+    pub fn random(&mut self) -> u64 {
+        self.random.next()
+    }
+
+    /// The phase that the loop is in.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The back end that runs, as [`crate::BackendKind`] names it.
+    pub fn backend_name(&self) -> &'static str {
+        self.backend.name()
+    }
+
+    /// What has been counted so far.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Connections alive: connecting, open, or lingering.
+    pub fn connections(&self) -> usize {
+        self.stats.connections
+    }
+
+    /// Ends [`run`](crate::Reactor::run) after this tick.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Calls `f` once, `delay` from now: never early, late by at most a tick.
+    pub fn after(&mut self, delay: Duration, f: impl FnOnce(&mut S, &mut Context<S>) + 'static) -> TimerId {
+        let due = self.now() + delay;
+        self.timers.insert(due, TimerTask::Once(Box::new(f)))
+    }
+
+    /// Calls `f` every `period`, first one period from now. Beats that were missed
+    /// are not made up for, and the beat does not drift. A period of zero counts as
+    /// a millisecond.
+    pub fn every(&mut self, period: Duration, f: impl FnMut(&mut S, &mut Context<S>) + 'static) -> TimerId {
+        let period = period.max(Duration::from_millis(1));
+        let due = self.now() + period;
+        self.timers.insert(due, TimerTask::Every(period, Some(Box::new(f))))
+    }
+
+    /// Calls the connection's [`Handler::on_timer`] once, `delay` from now. The
+    /// timer ends with the connection.
+    pub fn conn_timer(&mut self, conn: &Conn, delay: Duration) -> TimerId {
+        let due = self.now() + delay;
+        let timer = self.timers.insert(due, TimerTask::Conn(conn.id()));
+        match self.slots.conn_mut(conn.id()) {
+            Some(slot) => slot.timers.push(timer),
+            // The connection is gone, and so is its timer.
+            None => drop(self.timers.remove(timer)),
+        }
+        timer
+    }
+
+    /// Takes a timer back. False if it has fired or was cancelled before.
+    pub fn cancel(&mut self, timer: TimerId) -> bool {
+        match self.timers.remove(timer) {
+            Some(TimerTask::Conn(token)) => {
+                self.forget_conn_timer(token, timer);
+                true
+            }
+            task => task.is_some(),
+        }
+    }
+
+    /// Moves a timer to `delay` from now. False if it has fired or was cancelled.
+    pub fn rearm(&mut self, timer: TimerId, delay: Duration) -> bool {
+        let due = self.now() + delay;
+        self.timers.rearm(timer, due)
+    }
+
+    pub(crate) fn forget_conn_timer(&mut self, token: Token, timer: TimerId) {
+        if let Some(slot) = self.slots.conn_mut(token) {
+            slot.timers.retain(|other| *other != timer);
+        }
+    }
+
+    /// Calls `f` in the *Posted* phase: of this tick if it is still to come, else of
+    /// the next, which then does not wait.
+    pub fn post(&mut self, f: impl FnOnce(&mut S, &mut Context<S>) + 'static) {
+        self.local.push_back(Box::new(f));
+    }
+
+    /// A handle by which other threads post to this loop.
+    pub fn remote(&self) -> Remote<S> {
+        Remote { outbox: self.outbox.clone() }
+    }
+
+    /// Gives the connection another handler, from the end of the running callback
+    /// on. Input that the old one has not used goes to the new one; `on_open` is not
+    /// called again. This is how a protocol changes its state by changing its type.
+    pub fn replace_handler(&mut self, conn: &Conn, handler: Box<dyn Handler<S>>) {
+        if !conn.is_open() {
+            return;
+        }
+        if let Some(slot) = self.slots.conn_mut(conn.id())
+            && slot.handler.replace(handler).is_none()
+        {
+            // It runs right now: it must not be given more input.
+            conn.set(flag::REPLACED);
+        }
+    }
+
+    /// Watches a descriptor. `f` is called with it whenever it is ready and must use
+    /// the readiness up (read until it would block), since back ends may report
+    /// edges only. A panic in `f` ends the loop.
+    pub fn add_source<F: AsFd + 'static>(
+        &mut self,
+        fd: F,
+        interest: Interest,
+        f: impl FnMut(&mut S, &mut Context<S>, &mut F, Ready) + 'static,
+    ) -> io::Result<SourceId> {
+        let source = Box::new(FdSource { fd, callback: f });
+        let token = self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source) }));
+        let trigger = self.trigger;
+        let Some(source) = self.slots.source_mut(token).and_then(|slot| slot.source.as_ref()) else {
+            unreachable!("inserted above")
+        };
+        if let Err(error) = self.backend.add(source.fd(), token, interest, trigger) {
+            self.slots.remove(token);
+            return Err(error);
+        }
+        Ok(SourceId(token))
+    }
+
+    /// Watches it no more and drops it. False if it was not there. A source may not
+    /// remove itself from its own callback by this; it posts the removal.
+    pub fn remove_source(&mut self, id: SourceId) -> bool {
+        match self.slots.source_mut(id.0).and_then(|slot| slot.source.take()) {
+            Some(source) => {
+                // Dropping it closes the descriptor, which forgets it in any case.
+                let _ = self.backend.remove(source.fd());
+                self.slots.remove(id.0).is_some()
+            }
+            None => false,
+        }
+    }
+
+    /// Turns signals into callbacks on the loop.
+    pub fn on_signals(
+        &mut self,
+        signals: SignalFd,
+        mut f: impl FnMut(&mut S, &mut Context<S>, Signal) + 'static,
+    ) -> io::Result<SourceId> {
+        self.add_source(signals, Interest::READABLE, move |state, cx, signals, _| {
+            loop {
+                match signals.read() {
+                    Ok(Some(signal)) => f(state, cx, signal),
+                    Ok(None) => break,
+                    Err(error) => {
+                        log::error!("signalfd: {error}");
+                        break;
+                    }
+                }
+            }
+        })
+    }
+
+    /// Visits the slot in the next *Ready* even without an event.
+    pub(crate) fn make_ready(&mut self, token: Token) {
+        if let Some(slot) = self.slots.conn_mut(token) {
+            if slot.conn.has(flag::READY) {
+                return;
+            }
+            slot.conn.set(flag::READY);
+        }
+        self.ready.push_back(token);
+    }
+
+    /// Something is to be done without waiting.
+    pub(crate) fn has_pending_work(&self) -> bool {
+        self.inbox_pending
+            || !self.ready.is_empty()
+            || !self.local.is_empty()
+            || !self.closed.is_empty()
+            || !self.shared.marked.borrow().is_empty()
+    }
+
+    pub(crate) fn source_event(&mut self, state: &mut S, event: &Event) {
+        let Some(mut source) = self.slots.source_mut(event.token).and_then(|slot| slot.source.take()) else { return };
+        let ready = Ready {
+            readable: event.readable || event.read_closed || event.error || event.urgent,
+            writable: event.writable || event.write_closed || event.error,
+        };
+        source.ready(state, self, ready);
+        if let Some(slot) = self.slots.source_mut(event.token) {
+            slot.source = Some(source);
+        }
+    }
+}
+
+impl<S: 'static> fmt::Debug for Context<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("backend", &self.backend.name())
+            .field("phase", &self.phase)
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Posts to a reactor from any thread. The only part of a reactor that crosses
+/// threads.
+pub struct Remote<S: 'static> {
+    outbox: queue::Sender<Task<S>>,
+}
+
+impl<S: 'static> Remote<S> {
+    /// Hands `f` to the loop, which calls it in a *Posted* phase; posts of one
+    /// thread keep their order. The loop is woken only if it may sleep.
+    pub fn post(&self, f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static) -> Result<(), PostError> {
+        self.outbox.push(Box::new(f)).map_err(|error| match error {
+            queue::PushError::Full(_) => PostError::Full,
+            queue::PushError::Closed(_) => PostError::Closed,
+        })
+    }
+}
+
+impl<S: 'static> Clone for Remote<S> {
+    fn clone(&self) -> Self {
+        Self { outbox: self.outbox.clone() }
+    }
+}
+
+impl<S: 'static> fmt::Debug for Remote<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").finish_non_exhaustive()
+    }
+}
+
+/// Why a post was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostError {
+    /// The queue is at its capacity.
+    Full,
+    /// The reactor is gone.
+    Closed,
+}
+
+impl fmt::Display for PostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full => "the reactor's queue is full",
+            Self::Closed => "the reactor is gone",
+        })
+    }
+}
+
+impl std::error::Error for PostError {}

@@ -1,0 +1,238 @@
+//! Accepting connections: within a budget per tick, within a limit of
+//! connections, and through a shortage of descriptors.
+
+use std::cell::Cell;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::backend::Interest;
+use crate::conn::{Conn, ConnOptions, Handler, State};
+use crate::context::{Context, TimerTask};
+use crate::slot::{ConnSlot, Slot};
+use crate::socket::{self, Stream};
+use crate::token::Token;
+
+/// The callback that decides about an accepted connection: Some serves it, None
+/// closes it.
+pub(crate) type Acceptor<S> = Box<dyn FnMut(&mut S, &mut Context<S>, &Conn) -> Option<Box<dyn Handler<S>>>>;
+
+/// How long accepting rests when the process has run out of descriptors.
+const EXHAUSTED_REST: Duration = Duration::from_millis(100);
+
+/// How a listener accepts.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Length of the kernel's queue of connections not yet accepted.
+    pub backlog: i32,
+    /// Connections accepted in one tick before others get their turn.
+    pub accept_budget: usize,
+    /// Connections that may live at once; more are accepted and closed at once, so
+    /// that the peer learns it.
+    pub max_connections: usize,
+    /// For each accepted connection.
+    pub conn: ConnOptions,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self { backlog: 1024, accept_budget: 64, max_connections: usize::MAX, conn: ConnOptions::default() }
+    }
+}
+
+/// The handle of a listener. Dropping it does not close the listener.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    token: Token,
+    local: SocketAddr,
+    live: Rc<Cell<usize>>,
+}
+
+impl Listener {
+    /// Where it listens; with the port that the system chose if 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Connections from it that are alive, those that still linger included.
+    pub fn connections(&self) -> usize {
+        self.live.get()
+    }
+
+    /// Stops listening. Connections stay.
+    pub fn close<S: 'static>(&self, cx: &mut Context<S>) {
+        cx.remove_listener(self.token);
+    }
+}
+
+pub(crate) struct ListenerSlot<S: 'static> {
+    socket: TcpListener,
+    /// Taken out while it runs.
+    acceptor: Option<Acceptor<S>>,
+    options: Rc<ListenOptions>,
+    conn_options: Rc<ConnOptions>,
+    live: Rc<Cell<usize>>,
+    /// Given up when descriptors run out, to answer one more peer by a close.
+    reserve: Option<File>,
+    resting: bool,
+}
+
+impl<S: 'static> fmt::Debug for ListenerSlot<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerSlot").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl<S: 'static> Context<S> {
+    /// Binds `addr` and serves what connects there.
+    ///
+    /// `acceptor` is called for each connection and returns its handler, or None to
+    /// close it; the handler's `on_open` is called next.
+    pub fn listen(
+        &mut self,
+        addr: SocketAddr,
+        options: ListenOptions,
+        acceptor: impl FnMut(&mut S, &mut Context<S>, &Conn) -> Option<Box<dyn Handler<S>>> + 'static,
+    ) -> io::Result<Listener> {
+        let socket = socket::bind_tcp(addr, options.backlog)?;
+        self.listen_on(socket, options, acceptor)
+    }
+
+    /// [`listen`](Self::listen) on a socket that is bound and listening already,
+    /// see [`socket::bind_tcp`].
+    pub fn listen_on(
+        &mut self,
+        socket: TcpListener,
+        options: ListenOptions,
+        acceptor: impl FnMut(&mut S, &mut Context<S>, &Conn) -> Option<Box<dyn Handler<S>>> + 'static,
+    ) -> io::Result<Listener> {
+        socket.set_nonblocking(true)?;
+        let local = socket.local_addr()?;
+        let live = Rc::new(Cell::new(0));
+        let slot = ListenerSlot {
+            socket,
+            acceptor: Some(Box::new(acceptor)),
+            conn_options: Rc::new(options.conn.clone()),
+            options: Rc::new(options),
+            live: Rc::clone(&live),
+            reserve: File::open("/dev/null").ok(),
+            resting: false,
+        };
+        let token = self.slots.insert_with(|_| Slot::Listener(slot));
+        let trigger = self.trigger;
+        let Some(slot) = self.slots.listener_mut(token) else { unreachable!("inserted above") };
+        if let Err(error) = self.backend.add(slot.socket.as_fd(), token, Interest::READABLE, trigger) {
+            self.slots.remove(token);
+            return Err(error);
+        }
+        Ok(Listener { token, local, live })
+    }
+
+    fn remove_listener(&mut self, token: Token) {
+        if let Some(slot) = self.slots.listener_mut(token) {
+            // The descriptor is closed right after, which forgets it in any case.
+            let _ = self.backend.remove(slot.socket.as_fd());
+            self.slots.remove(token);
+        }
+    }
+
+    /// Accepts until the queue is empty or the budget is used up.
+    pub(crate) fn accept_ready(&mut self, state: &mut S, token: Token) {
+        let Some(slot) = self.slots.listener_mut(token) else { return };
+        if slot.resting {
+            return;
+        }
+        for _ in 0..slot.options.accept_budget {
+            // Looked up anew: the acceptor may have closed its listener.
+            let Some(slot) = self.slots.listener_mut(token) else { return };
+            match socket::accept(&slot.socket) {
+                Ok((stream, peer)) => self.accepted(state, token, stream, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_exhaustion(&error) => return self.rest_from_accepting(token, &error),
+                // The peer gave up while it was queued; the next one may be fine.
+                Err(error) => log::debug!("accept: {error}"),
+            }
+        }
+        self.make_ready(token);
+    }
+
+    fn accepted(&mut self, state: &mut S, token: Token, stream: Stream, peer: SocketAddr) {
+        let Some(slot) = self.slots.listener_mut(token) else { return };
+        if slot.live.get() >= slot.options.max_connections {
+            self.stats.refused += 1;
+            return; // dropping the stream closes it
+        }
+        let Some(mut acceptor) = slot.acceptor.take() else { return };
+        let live = Rc::clone(&slot.live);
+        let options = Rc::clone(&slot.conn_options);
+        let shared = Rc::clone(&self.shared);
+        let mut made = None;
+        let conn_token = self.slots.insert_with(|token| {
+            let conn = Conn::new(token, shared, options, Some(stream), peer, State::Open);
+            made = Some(conn.clone());
+            let mut slot = ConnSlot::new(conn, None);
+            live.set(live.get() + 1);
+            slot.listener = Some(live);
+            Slot::Conn(slot)
+        });
+        let Some(conn) = made else { unreachable!("made above") };
+        self.stats.accepted += 1;
+        self.stats.connections += 1;
+        let handler = acceptor(state, self, &conn);
+        if let Some(slot) = self.slots.listener_mut(token) {
+            slot.acceptor = Some(acceptor);
+        }
+        if let (Some(slot), Some(handler)) = (self.slots.conn_mut(conn_token), handler) {
+            slot.handler = Some(handler);
+            self.conn_opened(state, conn_token);
+        } else {
+            conn.abort();
+        }
+    }
+
+    /// Without descriptors every accept fails and the queue stays ready, which
+    /// would spin. So one waiting peer is told by a close, on the reserve
+    /// descriptor, and accepting rests for a moment.
+    fn rest_from_accepting(&mut self, token: Token, error: &io::Error) {
+        let Some(slot) = self.slots.listener_mut(token) else { return };
+        slot.resting = true;
+        if slot.reserve.take().is_some() {
+            drop(socket::accept(&slot.socket));
+            slot.reserve = File::open("/dev/null").ok();
+        }
+        self.stats.accept_rests += 1;
+        if self.stats.accept_rests.is_power_of_two() {
+            log::warn!("accept: {error}; resting for {EXHAUSTED_REST:?} (raise the limit of open files)");
+        }
+        let trigger = self.trigger;
+        // If it fails the listener merely stays ready, and `resting` ignores that.
+        let _ = self.backend.modify(slot.socket.as_fd(), token, Interest::NONE, trigger);
+        let due = self.now() + EXHAUSTED_REST;
+        self.timers.insert(due, TimerTask::Accept(token));
+    }
+
+    pub(crate) fn accept_again(&mut self, token: Token) {
+        let trigger = self.trigger;
+        let Some(slot) = self.slots.listener_mut(token) else { return };
+        slot.resting = false;
+        if slot.reserve.is_none() {
+            slot.reserve = File::open("/dev/null").ok();
+        }
+        if let Err(error) = self.backend.modify(slot.socket.as_fd(), token, Interest::READABLE, trigger) {
+            log::error!("listener cannot be registered again: {error}");
+        }
+        self.make_ready(token);
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    let code = error.raw_os_error();
+    code == Some(libc::EMFILE)
+        || code == Some(libc::ENFILE)
+        || code == Some(libc::ENOBUFS)
+        || code == Some(libc::ENOMEM)
+}

@@ -1,0 +1,488 @@
+//! Connections under the reactor, on every back end: the base-layer checklist of
+//! spec/netlib.md §14 (numbers in the test names) and the traps of the field.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use netlib::backend::BackendKind;
+use netlib::codec::{LengthPrefixed, LengthWidth};
+use netlib::{
+    Backoff, CloseReason, Conn, ConnOptions, ConnectOptions, Context, FrameError, FrameHandler, Framed, Handler,
+    ListenOptions, OutputPolicy, Reactor,
+};
+use support::{drive, frame, local, peer, reactor, read_some};
+
+const MAX: u64 = 1 << 20;
+
+fn decoder() -> LengthPrefixed {
+    LengthPrefixed::new(LengthWidth::Four, MAX).counting_itself().min(16)
+}
+
+/// What the handlers of a test write down.
+#[derive(Default)]
+struct Log {
+    opened: Vec<Conn>,
+    frames: Vec<Vec<u8>>,
+    closed: Vec<CloseReason>,
+    high: usize,
+    low: usize,
+}
+
+/// Writes frames down; obeys the bodies "close", "abort", "panic", "pause".
+struct Recorder;
+
+impl FrameHandler<Log> for Recorder {
+    fn on_open(&mut self, log: &mut Log, _: &mut Context<Log>, conn: &Conn) {
+        log.opened.push(conn.clone());
+    }
+
+    fn on_frame(&mut self, log: &mut Log, cx: &mut Context<Log>, conn: &Conn, frame: &[u8]) {
+        let body = &frame[12..]; // the decoder takes the length away
+        log.frames.push(body.to_vec());
+        match body {
+            b"close" => conn.close(),
+            b"abort" => conn.abort(),
+            b"pause" => conn.pause(),
+            b"panic" => panic!("as asked"),
+            b"replace" => cx.replace_handler(conn, Box::new(Framed::new(decoder(), Second))),
+            b"echo" => drop(conn.send(support::frame(body))),
+            _ => {}
+        }
+    }
+
+    fn on_high_water(&mut self, log: &mut Log, _: &mut Context<Log>, _: &Conn) {
+        log.high += 1;
+    }
+
+    fn on_low_water(&mut self, log: &mut Log, _: &mut Context<Log>, _: &Conn) {
+        log.low += 1;
+    }
+
+    fn on_close(&mut self, log: &mut Log, _: &mut Context<Log>, _: &Conn, reason: &CloseReason) {
+        log.closed.push(reason.clone());
+    }
+}
+
+/// The handler that "replace" puts in place.
+struct Second;
+
+impl FrameHandler<Log> for Second {
+    fn on_frame(&mut self, log: &mut Log, _: &mut Context<Log>, _: &Conn, frame: &[u8]) {
+        log.frames.push([b"second:", &frame[12..]].concat());
+    }
+}
+
+fn serve(reactor: &mut Reactor<Log>, options: ConnOptions) -> SocketAddr {
+    let options = ListenOptions { conn: options, ..ListenOptions::default() };
+    let listener = reactor
+        .context()
+        .listen(local(), options, |_, _, _| Some(Box::new(Framed::new(decoder(), Recorder))))
+        .expect("listens");
+    listener.local_addr()
+}
+
+fn setup(kind: BackendKind, options: ConnOptions) -> (Reactor<Log>, Log, SocketAddr) {
+    let mut reactor = reactor(kind);
+    let addr = serve(&mut reactor, options);
+    (reactor, Log::default(), addr)
+}
+
+on_every_backend! {
+    c1_frames_arrive_byte_by_byte_and_many_in_one_segment,
+    c2_bad_lengths_close_that_connection_only,
+    c3_data_and_fin_in_one_segment_give_all_frames_then_one_close,
+    c4_a_peer_that_never_reads_is_closed_at_the_limit,
+    c5_a_refused_connect_is_reported_and_retried_with_backoff,
+    c5_a_connect_into_a_black_hole_times_out,
+    c8_a_close_inside_a_handler_stops_the_frames_behind_it,
+    c9_a_closed_connections_handle_never_reaches_the_next_one,
+    a_panicking_handler_ends_its_connection_only,
+    a_replaced_handler_gets_the_rest_of_the_input,
+    a_paused_connection_delivers_nothing_until_resumed,
+    a_paused_connection_whose_peer_resets_does_not_spin,
+    an_idle_connection_is_closed_and_input_defers_it,
+    an_orderly_close_delivers_everything_then_fin,
+    watermarks_report_both_edges,
+    the_pause_policy_stops_reading_until_the_low_mark,
+    a_half_closed_peer_still_gets_its_answer,
+    connections_over_the_limit_are_closed,
+    a_firehose_does_not_starve_its_neighbour,
+    a_big_frame_over_many_reads_arrives_whole,
+}
+
+fn c1_frames_arrive_byte_by_byte_and_many_in_one_segment(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let mut client = peer(addr);
+    for byte in frame(b"slow") {
+        client.write_all(&[byte]).unwrap();
+        reactor.run_once(&mut log, Some(Duration::from_millis(5))).unwrap();
+    }
+    drive(&mut reactor, &mut log, "the slow frame", |log| log.frames.len() == 1);
+    // Several frames and the beginning of one, then its end.
+    let all: Vec<u8> = (0..5).flat_map(|n| frame(&[n])).collect();
+    client.write_all(&all[..all.len() - 9]).unwrap();
+    drive(&mut reactor, &mut log, "four frames", |log| log.frames.len() == 5);
+    client.write_all(&all[all.len() - 9..]).unwrap();
+    drive(&mut reactor, &mut log, "the fifth", |log| log.frames.len() == 6);
+    assert_eq!(log.frames[0], b"slow");
+    assert_eq!(log.frames[1..], [vec![0], vec![1], vec![2], vec![3], vec![4]]);
+}
+
+fn c2_bad_lengths_close_that_connection_only(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let mut good = peer(addr);
+    for length in [0, 1, 15, MAX as u32 + 1, u32::MAX] {
+        let mut bad = peer(addr);
+        bad.write_all(&length.to_be_bytes()).unwrap();
+        drive(&mut reactor, &mut log, "the close", |log| log.closed.len() == 1);
+        let expected = if length < 16 { FrameError::TooShort } else { FrameError::TooLong };
+        assert_eq!(log.closed.pop(), Some(CloseReason::BadFrame(expected)), "length {length}");
+    }
+    let mut longest = vec![0; MAX as usize];
+    longest[..4].copy_from_slice(&(MAX as u32).to_be_bytes());
+    good.write_all(&frame(b"")).unwrap();
+    let writer = std::thread::spawn(move || good.write_all(&longest).map(|()| good));
+    drive(&mut reactor, &mut log, "both limits pass", |log| log.frames.len() == 2);
+    assert_eq!((log.frames[0].len(), log.frames[1].len()), (0, MAX as usize - 16));
+    writer.join().unwrap().unwrap();
+}
+
+fn c3_data_and_fin_in_one_segment_give_all_frames_then_one_close(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    for round in 0..20 {
+        let mut client = peer(addr);
+        client.write_all(&[frame(b"a"), frame(b"b"), frame(b"c")].concat()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        drive(&mut reactor, &mut log, "the close", |log| log.closed.len() == round + 1);
+        assert_eq!(log.frames.len(), 3 * (round + 1));
+    }
+    drive(&mut reactor, &mut log, "all slots free", |_| true);
+    assert!(log.closed.iter().all(|reason| *reason == CloseReason::PeerClosed), "{:?}", log.closed);
+    assert_eq!(log.closed.len(), 20);
+}
+
+fn c4_a_peer_that_never_reads_is_closed_at_the_limit(kind: BackendKind) {
+    let options = ConnOptions { output_limit: 1 << 20, ..ConnOptions::default() };
+    let (mut reactor, mut log, addr) = setup(kind, options);
+    let client = peer(addr);
+    drive(&mut reactor, &mut log, "the connection", |log| log.opened.len() == 1);
+    let conn = log.opened[0].clone();
+    let mut sent = 0;
+    while conn.send(vec![0; 64 << 10]).is_ok() {
+        sent += 64 << 10;
+        assert!(conn.queued() <= 1 << 20);
+        assert!(sent < 1 << 30, "no limit in sight");
+        reactor.run_once(&mut log, Some(Duration::ZERO)).unwrap();
+    }
+    drive(&mut reactor, &mut log, "the close", |log| log.closed == [CloseReason::OutputLimit]);
+    assert_eq!((conn.queued(), reactor.context().connections()), (0, 0));
+    drop(client);
+}
+
+fn c5_a_refused_connect_is_reported_and_retried_with_backoff(kind: BackendKind) {
+    let mut reactor = reactor::<Log>(kind);
+    let mut log = Log::default();
+    // A port that is free: bound a moment ago and closed.
+    let addr = TcpListener::bind(local()).unwrap().local_addr().unwrap();
+    let backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(40), 0);
+    let cx = reactor.context();
+    cx.keep_connected(addr, ConnectOptions::default(), backoff, |_, _| Box::new(Framed::new(decoder(), Recorder)));
+    let start = Instant::now();
+    drive(&mut reactor, &mut log, "four attempts", |log| log.closed.len() == 4);
+    assert!(start.elapsed() >= Duration::from_millis(10 + 20 + 40), "came too early: {:?}", start.elapsed());
+    let refused = CloseReason::ConnectFailed(std::io::ErrorKind::ConnectionRefused);
+    assert!(log.closed.iter().all(|reason| *reason == refused), "{:?}", log.closed);
+    // And it heals by itself once somebody listens.
+    let listener = TcpListener::bind(addr).unwrap();
+    drive(&mut reactor, &mut log, "the connection", |log| log.opened.len() == 1);
+    drop(listener);
+}
+
+fn c5_a_connect_into_a_black_hole_times_out(kind: BackendKind) {
+    let mut reactor = reactor::<Log>(kind);
+    let mut log = Log::default();
+    // A listener whose queue is full drops what comes.
+    let hole = netlib::socket::bind_tcp(local(), 0).unwrap();
+    let addr = hole.local_addr().unwrap();
+    let fillers: Vec<_> = (0..4).map(|_| netlib::socket::Stream::connect(addr).unwrap()).collect();
+    let options = ConnectOptions { timeout: Duration::from_millis(50), ..ConnectOptions::default() };
+    let start = Instant::now();
+    reactor.context().connect(addr, options, Box::new(Framed::new(decoder(), Recorder)));
+    drive(&mut reactor, &mut log, "the timeout", |log| !log.closed.is_empty());
+    assert_eq!(log.closed, [CloseReason::ConnectTimeout]);
+    assert!(start.elapsed() >= Duration::from_millis(50));
+    drop(fillers);
+}
+
+fn c8_a_close_inside_a_handler_stops_the_frames_behind_it(kind: BackendKind) {
+    for word in [&b"close"[..], b"abort"] {
+        let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+        let mut client = peer(addr);
+        client.write_all(&[frame(b"first"), frame(word), frame(b"late"), frame(b"later")].concat()).unwrap();
+        drive(&mut reactor, &mut log, "the close", |log| log.closed.len() == 1);
+        assert_eq!(log.frames, [b"first".to_vec(), word.to_vec()]);
+        drop(client);
+        drive(&mut reactor, &mut log, "the slot to be free", |_| true);
+        assert_eq!(log.closed.len(), 1, "one close only");
+    }
+}
+
+fn c9_a_closed_connections_handle_never_reaches_the_next_one(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let first = peer(addr);
+    drive(&mut reactor, &mut log, "the first", |log| log.opened.len() == 1);
+    drop(first);
+    drive(&mut reactor, &mut log, "its end", |log| log.closed.len() == 1);
+    let mut second = peer(addr);
+    drive(&mut reactor, &mut log, "the second", |log| log.opened.len() == 2);
+    let (old, new) = (log.opened[0].clone(), log.opened[1].clone());
+    assert_eq!(old.id().slot(), new.id().slot(), "the slot is used again, or this test shows nothing");
+    assert_ne!(old.id(), new.id());
+    assert_eq!(old.send(&b"stray"[..]), Err(netlib::SendError::Closed));
+    old.abort();
+    new.send(frame(b"meant for you")).unwrap();
+    reactor.run_once(&mut log, Some(Duration::ZERO)).unwrap();
+    let mut answer = vec![0; frame(b"meant for you").len()];
+    second.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, frame(b"meant for you"));
+}
+
+fn a_panicking_handler_ends_its_connection_only(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let (mut bad, mut good) = (peer(addr), peer(addr));
+    bad.write_all(&frame(b"panic")).unwrap();
+    drive(&mut reactor, &mut log, "the end", |log| log.closed == [CloseReason::HandlerPanic]);
+    good.write_all(&frame(b"echo")).unwrap();
+    drive(&mut reactor, &mut log, "the neighbour", |log| log.frames.len() == 2);
+    assert_eq!(reactor.context().stats().panics, 1);
+}
+
+fn a_replaced_handler_gets_the_rest_of_the_input(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let mut client = peer(addr);
+    client.write_all(&[frame(b"one"), frame(b"replace"), frame(b"two")].concat()).unwrap();
+    drive(&mut reactor, &mut log, "three frames", |log| log.frames.len() == 3);
+    client.write_all(&frame(b"three")).unwrap();
+    drive(&mut reactor, &mut log, "the fourth", |log| log.frames.len() == 4);
+    assert_eq!(log.frames[2..], [b"second:two".to_vec(), b"second:three".to_vec()]);
+}
+
+fn a_paused_connection_delivers_nothing_until_resumed(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let mut client = peer(addr);
+    client.write_all(&[frame(b"pause"), frame(b"buffered")].concat()).unwrap();
+    drive(&mut reactor, &mut log, "the pause", |log| log.frames.len() == 1);
+    client.write_all(&frame(b"in the socket")).unwrap();
+    let ticks = reactor.context().stats().ticks;
+    for _ in 0..5 {
+        reactor.run_once(&mut log, Some(Duration::from_millis(2))).unwrap();
+    }
+    assert_eq!((log.frames.len(), reactor.context().stats().ticks), (1, ticks + 5));
+    log.opened[0].resume();
+    drive(&mut reactor, &mut log, "the rest", |log| log.frames.len() == 3);
+    assert_eq!(log.frames[1..], [b"buffered".to_vec(), b"in the socket".to_vec()]);
+}
+
+fn a_paused_connection_whose_peer_resets_does_not_spin(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let client = netlib::socket::Stream::connect(addr).unwrap();
+    drive(&mut reactor, &mut log, "the connection", |log| log.opened.len() == 1);
+    client.write(&frame(b"pause")).unwrap();
+    drive(&mut reactor, &mut log, "the pause", |log| log.frames.len() == 1);
+    client.set_reset_on_close().unwrap();
+    drop(client);
+    // Whether the reset is seen at once or only when reading resumes is the back
+    // end's affair. Waits that end for nothing, over and over, are not.
+    let start = Instant::now();
+    let ticks = reactor.context().stats().ticks;
+    while start.elapsed() < Duration::from_millis(60) {
+        reactor.run_once(&mut log, Some(Duration::from_millis(20))).unwrap();
+    }
+    assert!(reactor.context().stats().ticks - ticks <= 6, "it spins");
+    log.opened[0].resume();
+    drive(&mut reactor, &mut log, "the reset", |log| log.closed == [CloseReason::Reset]);
+}
+
+fn an_idle_connection_is_closed_and_input_defers_it(kind: BackendKind) {
+    let idle = Duration::from_millis(80);
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions { idle_timeout: Some(idle), ..ConnOptions::default() });
+    let mut client = peer(addr);
+    drive(&mut reactor, &mut log, "the connection", |log| log.opened.len() == 1);
+    let conn = log.opened[0].clone();
+    let start = Instant::now();
+    while start.elapsed() < idle / 2 {
+        reactor.run_once(&mut log, Some(Duration::from_millis(5))).unwrap();
+    }
+    client.write_all(&frame(b"alive")).unwrap();
+    drive(&mut reactor, &mut log, "the sign of life", |log| log.frames.len() == 1);
+    let heard = conn.last_recv();
+    drive(&mut reactor, &mut log, "the idle close", |log| log.closed == [CloseReason::Idle]);
+    assert!(heard.elapsed() >= idle, "closed {:?} after input", heard.elapsed());
+}
+
+fn an_orderly_close_delivers_everything_then_fin(kind: BackendKind) {
+    let options = ConnOptions { output_limit: 64 << 20, ..ConnOptions::default() };
+    let (mut reactor, mut log, addr) = setup(kind, options);
+    let mut client = peer(addr);
+    drive(&mut reactor, &mut log, "the connection", |log| log.opened.len() == 1);
+    // Unread input at the close would turn the FIN into a reset.
+    client.write_all(&frame(b"unread")).unwrap();
+    let size = 8 << 20;
+    let conn = log.opened[0].clone();
+    conn.send(vec![7; size]).unwrap();
+    conn.close();
+    conn.close();
+    assert_eq!(conn.send(&b"too late"[..]), Err(netlib::SendError::Closed));
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).map(|_| all)
+    });
+    drive(&mut reactor, &mut log, "everything to be taken", |_| reader.is_finished());
+    assert_eq!(reader.join().unwrap().expect("no reset").len(), size);
+    assert_eq!(log.closed, [CloseReason::Local]);
+    drive(&mut reactor, &mut log, "the slot to be free", |_| true);
+}
+
+fn watermarks_report_both_edges(kind: BackendKind) {
+    let options =
+        ConnOptions { high_water: 256 << 10, low_water: 1 << 10, output_limit: 64 << 20, ..ConnOptions::default() };
+    let (mut reactor, mut log, addr) = setup(kind, options);
+    let mut client = peer(addr);
+    drive(&mut reactor, &mut log, "the connection", |log| log.opened.len() == 1);
+    let conn = log.opened[0].clone();
+    conn.send(vec![0; 16 << 20]).unwrap();
+    conn.send(vec![0; 16 << 20]).unwrap();
+    drive(&mut reactor, &mut log, "the high mark", |log| log.high == 1);
+    assert_eq!(log.low, 0);
+    let mut taken = Vec::new();
+    drive(&mut reactor, &mut log, "the low mark", |log| {
+        read_some(&mut client, &mut taken);
+        log.low == 1
+    });
+    assert_eq!(log.high, 1);
+    drive(&mut reactor, &mut log, "all bytes", |_| {
+        read_some(&mut client, &mut taken);
+        taken.len() == 32 << 20
+    });
+}
+
+fn the_pause_policy_stops_reading_until_the_low_mark(kind: BackendKind) {
+    let options = ConnOptions {
+        high_water: 64 << 10,
+        low_water: 1 << 10,
+        policy: OutputPolicy::Pause,
+        output_limit: 64 << 20,
+        ..ConnOptions::default()
+    };
+    let (mut reactor, mut log, addr) = setup(kind, options);
+    let mut client = peer(addr);
+    drive(&mut reactor, &mut log, "the connection", |log| log.opened.len() == 1);
+    log.opened[0].send(vec![0; 16 << 20]).unwrap();
+    drive(&mut reactor, &mut log, "the high mark", |log| log.high == 1);
+    client.write_all(&frame(b"waits")).unwrap();
+    for _ in 0..5 {
+        reactor.run_once(&mut log, Some(Duration::from_millis(2))).unwrap();
+    }
+    assert!(log.frames.is_empty(), "read above the high mark");
+    let mut taken = Vec::new();
+    drive(&mut reactor, &mut log, "the frame", |log| {
+        read_some(&mut client, &mut taken);
+        log.frames.len() == 1
+    });
+    assert_eq!(log.low, 1);
+}
+
+/// Answers at the end of input, as a tool behind a pipe does.
+struct AnswerAtEnd(Vec<u8>);
+
+impl Handler<Log> for AnswerAtEnd {
+    fn on_data(&mut self, _: &mut Log, _: &mut Context<Log>, _: &Conn, input: &[u8]) -> usize {
+        self.0.extend(input);
+        input.len()
+    }
+
+    fn on_eof(&mut self, _: &mut Log, _: &mut Context<Log>, conn: &Conn) {
+        conn.send(std::mem::take(&mut self.0)).unwrap();
+        conn.close();
+    }
+}
+
+fn a_half_closed_peer_still_gets_its_answer(kind: BackendKind) {
+    let mut reactor = reactor::<Log>(kind);
+    let mut log = Log::default();
+    let cx = reactor.context();
+    let listener =
+        cx.listen(local(), ListenOptions::default(), |_, _, _| Some(Box::new(AnswerAtEnd(Vec::new())))).unwrap();
+    let mut client = peer(listener.local_addr());
+    client.write_all(b"all of it").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    drive(&mut reactor, &mut log, "the connection to come and go", |_| listener.connections() == 1);
+    drive(&mut reactor, &mut log, "the connection to go", |_| listener.connections() == 0);
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"all of it");
+}
+
+fn connections_over_the_limit_are_closed(kind: BackendKind) {
+    let mut reactor = reactor::<Log>(kind);
+    let mut log = Log::default();
+    let options = ListenOptions { max_connections: 2, ..ListenOptions::default() };
+    let cx = reactor.context();
+    let listener = cx.listen(local(), options, |_, _, _| Some(Box::new(Framed::new(decoder(), Recorder)))).unwrap();
+    let mut clients: Vec<_> = (0..3).map(|_| peer(listener.local_addr())).collect();
+    drive(&mut reactor, &mut log, "a refusal", |log| log.opened.len() == 2);
+    assert_eq!(reactor.context().stats().refused, 1);
+    assert!(matches!(clients[2].read(&mut [0; 1]), Ok(0) | Err(_)), "the third is closed");
+    drop(clients.remove(0));
+    drive(&mut reactor, &mut log, "room", |_| listener.connections() == 1);
+    let _fourth = peer(listener.local_addr());
+    drive(&mut reactor, &mut log, "the fourth", |log| log.opened.len() == 3);
+}
+
+fn a_firehose_does_not_starve_its_neighbour(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let mut quiet = peer(addr);
+    let mut loud = peer(addr);
+    drive(&mut reactor, &mut log, "both", |log| log.opened.len() == 2);
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = std::sync::Arc::clone(&stop);
+    let firehose = std::thread::spawn(move || {
+        let block: Vec<u8> = (0..4096).flat_map(|_| frame(b"x")).collect();
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) && loud.write_all(&block).is_ok() {}
+    });
+    drive(&mut reactor, &mut log, "the firehose to run", |log| log.frames.len() > 10_000);
+    quiet.write_all(&frame(b"hello")).unwrap();
+    log.frames.clear();
+    for _ in 0..1000 {
+        reactor.run_once(&mut log, Some(Duration::from_millis(20))).unwrap();
+        if log.frames.iter().any(|body| body == b"hello") {
+            break;
+        }
+    }
+    let before = log.frames.iter().position(|body| body == b"hello").expect("the neighbour's turn came");
+    // In one tick the firehose gets its budget of 128 KiB, which is 7,710 frames,
+    // and one read more. It may have two ticks: one before the word arrived.
+    assert!(before < 4 * 7_711, "{before} frames came first");
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    drop(reactor);
+    firehose.join().unwrap();
+}
+
+fn a_big_frame_over_many_reads_arrives_whole(kind: BackendKind) {
+    let (mut reactor, mut log, addr) = setup(kind, ConnOptions::default());
+    let body: Vec<u8> = (0..MAX as usize - 16).map(|n| n as u8).collect();
+    let bytes = frame(&body);
+    let mut client = peer(addr);
+    let writer = std::thread::spawn(move || {
+        for piece in bytes.chunks(10_007) {
+            client.write_all(piece).unwrap();
+        }
+        client
+    });
+    drive(&mut reactor, &mut log, "the frame", |log| log.frames.len() == 1);
+    assert!(log.frames[0] == body, "the bytes differ");
+    drop(writer.join().unwrap());
+}
