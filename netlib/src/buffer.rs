@@ -183,11 +183,6 @@ impl InputTail {
             }
         }
     }
-
-    /// Moves the content out; the tail is empty afterwards.
-    pub fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
-    }
 }
 
 #[cfg(test)]

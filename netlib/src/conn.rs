@@ -32,7 +32,8 @@ pub trait Handler<S: 'static>: 'static {
     fn on_open(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
 
     /// Bytes arrived. Returns how many of `input` were used; the rest is kept and
-    /// shown again, in front of what comes later.
+    /// shown again: in front of what comes later, and alone after
+    /// [`Conn::resume`] or when the connection's turn comes again.
     fn on_data(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, input: &[u8]) -> usize;
 
     /// The peer will send no more. Everything before it has been delivered.
@@ -54,6 +55,7 @@ pub trait Handler<S: 'static>: 'static {
     fn on_timer(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, timer: TimerId) {}
 
     /// The end, exactly once for every connection, also for a connect that failed.
+    /// Only connections that are alive when the reactor itself is dropped get none.
     fn on_close(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, reason: &CloseReason) {}
 }
 
@@ -158,12 +160,18 @@ pub struct ConnOptions {
     pub low_water: usize,
     /// What it is.
     pub policy: OutputPolicy,
-    /// Bytes queued for sending that are never exceeded: over it the connection is
-    /// closed with [`CloseReason::OutputLimit`] under every policy.
+    /// Bytes queued for sending beyond which the connection is closed with
+    /// [`CloseReason::OutputLimit`] under every policy. Only a single message that is
+    /// larger by itself may pass it, and only through an empty buffer.
     pub output_limit: usize,
+    /// Input that the handler has not used beyond which the connection is closed with
+    /// [`CloseReason::BadFrame`]. Codecs refuse much earlier; this guards handlers
+    /// that use nothing.
+    pub input_limit: usize,
     /// Close after so long without input. None: never.
     pub idle_timeout: Option<Duration>,
-    /// How long [`Conn::close`] may take to flush and to see the peer's FIN.
+    /// How long [`Conn::close`] waits without progress: for the peer to take what is
+    /// left, and then for its FIN.
     pub linger: Duration,
     /// Bytes read from the connection in one tick before others get their turn.
     pub read_budget: usize,
@@ -176,6 +184,7 @@ impl Default for ConnOptions {
             low_water: 256 << 10,
             policy: OutputPolicy::Notify,
             output_limit: 4 << 20,
+            input_limit: 32 << 20,
             idle_timeout: None,
             linger: Duration::from_secs(5),
             read_budget: 128 << 10,
@@ -251,6 +260,8 @@ pub(crate) struct Shared {
     pub(crate) marked: RefCell<Vec<Token>>,
     /// The time of this tick.
     pub(crate) now: Cell<Instant>,
+    /// Bytes sent on all connections.
+    pub(crate) bytes_out: Cell<u64>,
 }
 
 pub(crate) struct Inner {
@@ -307,7 +318,7 @@ impl Conn {
         }))
     }
 
-    /// Identifies the connection for as long as the process lives.
+    /// Identifies the connection within its reactor, for as long as that lives.
     pub fn id(&self) -> Token {
         self.0.token
     }
@@ -323,24 +334,59 @@ impl Conn {
         if bytes.is_empty() {
             return Ok(());
         }
-        let queued = inner.output.borrow().len();
-        let after = queued + bytes.len();
-        let options = &inner.options;
-        if options.policy == OutputPolicy::Drop && queued >= options.high_water {
-            return Err(SendError::Full);
-        }
-        // A single message larger than the limit may pass an empty buffer:
-        // nothing is slow yet, and refusing it would make the limit a size limit.
-        let over_limit = queued > 0 && after > options.output_limit;
-        let over_high = options.policy == OutputPolicy::Close && queued > 0 && after > options.high_water;
-        if over_limit || over_high {
-            self.end(CloseReason::OutputLimit, true);
-            return Err(SendError::Closed);
+        if self.queued() > 0 && self.queued() + bytes.len() > self.most_queued() {
+            // One tick's input can ask for more output than may wait. That alone does
+            // not make the peer a slow one: see what it takes now.
+            self.write_now(usize::MAX);
+            if self.queued() > 0 && self.queued() + bytes.len() > self.most_queued() {
+                if inner.options.policy == OutputPolicy::Drop {
+                    return Err(SendError::Full);
+                }
+                self.end(CloseReason::OutputLimit, true);
+                return Err(SendError::Closed);
+            }
         }
         inner.output.borrow_mut().push(bytes);
         inner.last_send.set(inner.shared.now.get());
+        if inner.options.policy == OutputPolicy::Pause && self.queued() >= inner.options.high_water {
+            // Now, not in *Flush*: what is left of this tick's input would go on.
+            self.set(flag::PAUSED_BY_OUTPUT);
+        }
         self.mark();
         Ok(())
+    }
+
+    /// Bytes that may wait before a send is refused.
+    fn most_queued(&self) -> usize {
+        let options = &self.0.options;
+        match options.policy {
+            OutputPolicy::Notify | OutputPolicy::Pause => options.output_limit,
+            OutputPolicy::Drop | OutputPolicy::Close => options.high_water.min(options.output_limit),
+        }
+    }
+
+    /// Writes what is queued, about `budget` bytes of it, until the socket takes no
+    /// more. An error ends the connection.
+    pub(crate) fn write_now(&self, mut budget: usize) {
+        let inner = &self.0;
+        while inner.state.get() != State::Connecting && !self.has(flag::BLOCKED) && self.queued() > 0 && budget > 0 {
+            let outcome = match inner.stream.borrow().as_ref() {
+                Some(stream) => inner.output.borrow_mut().write_to(stream),
+                None => return,
+            };
+            match outcome {
+                Ok(progress) => {
+                    let written = progress.written as u64;
+                    inner.bytes_out.set(inner.bytes_out.get() + written);
+                    inner.shared.bytes_out.set(inner.shared.bytes_out.get() + written);
+                    if progress.blocked {
+                        self.set(flag::BLOCKED);
+                    }
+                    budget = budget.saturating_sub(progress.written);
+                }
+                Err(error) => self.end(CloseReason::from_io(&error), true),
+            }
+        }
     }
 
     /// Closes in order: what is queued is flushed, then FIN, then the peer's FIN is
@@ -361,31 +407,33 @@ impl Conn {
     }
 
     pub(crate) fn end(&self, reason: CloseReason, abort: bool) {
-        if abort {
+        let was_open = self.is_open();
+        // A connect that is given up has nothing to flush to.
+        if abort || self.0.state.get() == State::Connecting {
             self.0.output.borrow_mut().clear();
+            if !self.take(flag::ABORT) {
+                self.mark();
+            }
             self.set(flag::ABORT);
         }
-        if self.is_open() {
-            // A connect that is given up has nothing to flush to.
-            if self.0.state.get() == State::Connecting {
-                self.set(flag::ABORT);
-            }
+        if was_open {
             *self.0.reason.borrow_mut() = Some(reason);
             self.0.state.set(State::Closing);
+            self.mark();
         }
-        self.mark();
     }
 
     /// Stops reading. What is already buffered is not delivered either.
     pub fn pause(&self) {
-        self.set(flag::PAUSED);
-        self.mark();
+        if self.is_open() && !self.has(flag::PAUSED) {
+            self.set(flag::PAUSED);
+            self.mark();
+        }
     }
 
     /// Reads again, from the next tick on.
     pub fn resume(&self) {
-        if self.has(flag::PAUSED) {
-            self.clear(flag::PAUSED);
+        if self.is_open() && self.take(flag::PAUSED) {
             self.set(flag::RESUMED);
             self.mark();
         }
@@ -440,11 +488,14 @@ impl Conn {
     }
 
     /// Closes the connection with [`CloseReason::Idle`] once nothing has been
-    /// received for that long; None takes the limit away.
+    /// received for that long; None takes the limit away. Time in which this side has
+    /// paused reading does not count.
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
         self.0.idle_timeout.set(timeout);
-        self.set(flag::IDLE_CHANGED);
-        self.mark();
+        if self.is_open() {
+            self.set(flag::IDLE_CHANGED);
+            self.mark();
+        }
     }
 
     /// Asks the loop to look at this connection in the next *Flush*.

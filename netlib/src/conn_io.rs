@@ -7,22 +7,31 @@
 //! ```
 
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 use crate::backend::{Event, Interest};
 use crate::codec::FrameError;
-use crate::conn::{CloseReason, Conn, Handler, OutputPolicy, State, flag};
+use crate::conn::{CloseReason, Conn, Handler, State, flag};
 use crate::context::{Context, TimerTask};
-use crate::slot::Slot;
+use crate::slot::{Origin, Slot};
 use crate::token::Token;
 
 /// Bytes written to one connection in one *Flush* before others get their turn.
 const FLUSH_BUDGET: usize = 1 << 20;
 /// Bytes that a closed connection may still throw at us in one tick.
 const DISCARD_BUDGET: usize = 1 << 20;
-/// Unused input kept for a handler. Codecs have far lower limits; this one guards
-/// handlers that use nothing.
-const INPUT_LIMIT: usize = 64 << 20;
+/// An orderly close that makes progress is given up after so many linger times.
+const MOST_LINGERS: u32 = 60;
+
+/// The timer of an orderly close: what had been sent when it was set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Linger {
+    token: Token,
+    bytes_out: u64,
+    turns: u32,
+}
 
 impl<S: 'static> Context<S> {
     /// Runs one callback with the handler taken out of its slot. A panic ends the
@@ -49,6 +58,21 @@ impl<S: 'static> Context<S> {
         outcome.ok()
     }
 
+    /// [`call`](Self::call) of a callback that takes no input. If it replaced the
+    /// handler, the new one is shown what the old one has not used.
+    fn notify(
+        &mut self,
+        state: &mut S,
+        token: Token,
+        f: impl FnOnce(&mut dyn Handler<S>, &mut S, &mut Context<S>, &Conn),
+    ) {
+        self.call(state, token, f);
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        if slot.conn.take(flag::REPLACED) && !slot.tail.is_empty() {
+            self.make_ready(token);
+        }
+    }
+
     pub(crate) fn conn_event(&mut self, state: &mut S, event: &Event) {
         let token = event.token;
         let Some(slot) = self.slots.conn_mut(token) else { return };
@@ -63,6 +87,8 @@ impl<S: 'static> Context<S> {
             self.finish_connect(state, token, &conn);
         }
         match conn.0.state.get() {
+            // It has had its turn in this tick and is listed for the next.
+            State::Open if conn.has(flag::READY) => {}
             State::Open if readable && conn.wants_input() => self.read(state, token, &conn, to_end),
             State::Open if event.error => Self::check_error(&conn),
             State::Lingering if readable => self.discard(token, &conn),
@@ -125,6 +151,9 @@ impl<S: 'static> Context<S> {
     pub(crate) fn conn_opened(&mut self, state: &mut S, token: Token) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         let conn = slot.conn.clone();
+        if let Origin::Kept(keeper) = &slot.origin {
+            keeper.opened();
+        }
         if conn.0.idle_timeout.get().is_some() {
             conn.set(flag::IDLE_CHANGED);
             conn.mark();
@@ -134,7 +163,7 @@ impl<S: 'static> Context<S> {
         }
         self.update_interest(token);
         if conn.is_open() {
-            self.call(state, token, Handler::on_open);
+            self.notify(state, token, Handler::on_open);
         }
     }
 
@@ -153,11 +182,12 @@ impl<S: 'static> Context<S> {
     fn read(&mut self, state: &mut S, token: Token, conn: &Conn, to_end: bool) {
         let to_end = to_end || !self.backend.caps().reports_read_closed;
         let mut buffer = std::mem::take(&mut self.read_buffer);
-        let mut budget = conn.0.options.read_budget;
+        let mut budget = conn.0.options.read_budget.max(1);
         let mut eof = false;
         while conn.wants_input() && !conn.has(flag::EOF) {
+            let room = budget.min(buffer.len());
             let outcome = match conn.0.stream.borrow().as_ref() {
-                Some(stream) => stream.read(&mut buffer),
+                Some(stream) => stream.read(&mut buffer[..room]),
                 None => break,
             };
             match outcome {
@@ -170,10 +200,10 @@ impl<S: 'static> Context<S> {
                     conn.0.bytes_in.set(conn.bytes_in() + count as u64);
                     self.stats.bytes_in += count as u64;
                     self.deliver(state, token, &buffer[..count]);
-                    if count < buffer.len() && !to_end {
+                    if conn.has(flag::READY) || (count < room && !to_end) {
                         break;
                     }
-                    budget = budget.saturating_sub(count);
+                    budget -= count;
                     if budget == 0 {
                         self.make_ready(token);
                         break;
@@ -190,7 +220,7 @@ impl<S: 'static> Context<S> {
         if eof {
             conn.set(flag::EOF);
             conn.mark();
-            self.call(state, token, Handler::on_eof);
+            self.notify(state, token, Handler::on_eof);
         }
     }
 
@@ -206,7 +236,7 @@ impl<S: 'static> Context<S> {
             }
         } else {
             slot.tail.extend(input);
-            if slot.tail.len() > INPUT_LIMIT {
+            if slot.tail.len() > slot.conn.0.options.input_limit {
                 slot.conn.end(CloseReason::BadFrame(FrameError::TooLong), true);
                 return;
             }
@@ -293,25 +323,32 @@ impl<S: 'static> Context<S> {
     fn flush(&mut self, state: &mut S, token: Token) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         let conn = slot.conn.clone();
+        let had_output = conn.queued() > 0;
+        conn.write_now(FLUSH_BUDGET);
+        if conn.0.state.get() == State::Open {
+            self.watermarks(state, token, &conn);
+        }
+        if conn.0.state.get() == State::Open && had_output && conn.queued() == 0 {
+            self.notify(state, token, Handler::on_flushed);
+        }
+        // Only now: what the callbacks above have changed is dealt with below, and
+        // would cost a tick of its own if it were marked again.
         conn.clear(flag::MARKED);
         if conn.take(flag::IDLE_CHANGED) {
             self.arm_idle(token, &conn);
         }
-        if !matches!(conn.0.state.get(), State::Connecting | State::Dead) {
-            let had_output = conn.queued() > 0;
-            self.write(&conn);
-            if conn.0.state.get() == State::Open {
-                self.watermarks(state, token, &conn);
-                if had_output && conn.queued() == 0 {
-                    self.call(state, token, Handler::on_flushed);
+        match conn.0.state.get() {
+            State::Open => {
+                // Resumed: kept input is due, and so is what an edge announced meanwhile,
+                // unless the back end has just been asked anew.
+                let asked = self.update_interest(token);
+                if conn.take(flag::RESUMED) && conn.wants_input() && (!asked || self.has_tail(token)) {
+                    self.make_ready(token);
+                }
+                if conn.queued() > 0 && !conn.has(flag::BLOCKED) {
+                    conn.mark();
                 }
             }
-        }
-        if conn.take(flag::RESUMED) && conn.wants_input() {
-            self.make_ready(token);
-        }
-        match conn.0.state.get() {
-            State::Open => self.update_interest(token),
             State::Closing => self.closed.push(token),
             State::Lingering if self.linger(token, &conn) => {
                 conn.0.state.set(State::Dead);
@@ -321,91 +358,69 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    fn write(&mut self, conn: &Conn) {
-        let mut budget = FLUSH_BUDGET;
-        while !conn.has(flag::BLOCKED) && conn.queued() > 0 {
-            let outcome = match conn.0.stream.borrow().as_ref() {
-                Some(stream) => conn.0.output.borrow_mut().write_to(stream),
-                None => return,
-            };
-            match outcome {
-                Ok(progress) => {
-                    conn.0.bytes_out.set(conn.bytes_out() + progress.written as u64);
-                    self.stats.bytes_out += progress.written as u64;
-                    if progress.blocked {
-                        conn.set(flag::BLOCKED);
-                    }
-                    budget = budget.saturating_sub(progress.written);
-                    if budget == 0 && conn.queued() > 0 {
-                        conn.mark();
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let reason = CloseReason::from_io(&error);
-                    conn.end(reason, true);
-                    return;
-                }
-            }
-        }
-    }
-
+    /// Reports crossings of the marks. The pause of [`OutputPolicy::Pause`] was set by
+    /// the send that crossed the high one; it ends at the low mark, or here and now if
+    /// the socket took enough.
     fn watermarks(&mut self, state: &mut S, token: Token, conn: &Conn) {
         let options = &conn.0.options;
         let queued = conn.queued();
-        if queued >= options.high_water && !conn.has(flag::ABOVE_HIGH) {
-            conn.set(flag::ABOVE_HIGH);
-            if options.policy == OutputPolicy::Pause {
-                conn.set(flag::PAUSED_BY_OUTPUT);
+        if queued >= options.high_water {
+            if !conn.has(flag::ABOVE_HIGH) {
+                conn.set(flag::ABOVE_HIGH);
+                self.notify(state, token, Handler::on_high_water);
             }
-            self.call(state, token, Handler::on_high_water);
-        } else if queued <= options.low_water && conn.take(flag::ABOVE_HIGH) {
-            if conn.take(flag::PAUSED_BY_OUTPUT) {
-                conn.set(flag::RESUMED);
+        } else if conn.has(flag::ABOVE_HIGH) {
+            if queued <= options.low_water {
+                conn.clear(flag::ABOVE_HIGH);
+                if conn.take(flag::PAUSED_BY_OUTPUT) {
+                    conn.set(flag::RESUMED);
+                }
+                self.notify(state, token, Handler::on_low_water);
             }
-            self.call(state, token, Handler::on_low_water);
+        } else if conn.take(flag::PAUSED_BY_OUTPUT) {
+            conn.set(flag::RESUMED);
         }
     }
 
-    /// Makes the back end watch for what the connection waits for now.
-    fn update_interest(&mut self, token: Token) {
-        let Some(slot) = self.slots.conn_mut(token) else { return };
-        let conn = &slot.conn;
+    fn has_tail(&mut self, token: Token) -> bool {
+        self.slots.conn_mut(token).is_some_and(|slot| !slot.tail.is_empty())
+    }
+
+    /// Makes the back end watch for what the connection waits for now. True if that
+    /// was a change and input is among it: input that is there already is reported.
+    fn update_interest(&mut self, token: Token) -> bool {
+        let Some(slot) = self.slots.conn_mut(token) else { return false };
+        let conn = slot.conn.clone();
         let reads = match conn.0.state.get() {
             State::Open => !conn.has(flag::EOF | flag::PAUSED | flag::PAUSED_BY_OUTPUT),
             State::Lingering => !conn.has(flag::EOF),
             State::Connecting | State::Closing | State::Dead => false,
         };
-        let writes = conn.0.state.get() == State::Connecting || conn.has(flag::BLOCKED);
-        let interest = match (reads, writes) {
-            (true, true) => Interest::BOTH,
-            (true, false) => Interest::READABLE,
-            (false, true) => Interest::WRITABLE,
-            (false, false) => Interest::NONE,
-        };
-        if let Err(error) = self.register(token, interest)
-            && let Some(slot) = self.slots.conn_mut(token)
-        {
-            slot.conn.end(CloseReason::from_io(&error), true);
+        match self.register(token, Interest::new(reads, conn.has(flag::BLOCKED))) {
+            Ok(changed) => changed && reads,
+            Err(error) => {
+                conn.end(CloseReason::from_io(&error), true);
+                false
+            }
         }
     }
 
-    pub(crate) fn register(&mut self, token: Token, interest: Interest) -> io::Result<()> {
+    /// True if the back end had to be asked.
+    pub(crate) fn register(&mut self, token: Token, interest: Interest) -> io::Result<bool> {
         let trigger = self.trigger;
-        let Some(Slot::Conn(slot)) = self.slots.get_mut(token) else { return Ok(()) };
+        let Some(slot) = self.slots.conn_mut(token) else { return Ok(false) };
         if slot.registered == Some(interest) {
-            return Ok(());
+            return Ok(false);
         }
         let stream = slot.conn.0.stream.borrow();
-        let Some(stream) = stream.as_ref() else { return Ok(()) };
-        let fd = std::os::fd::AsFd::as_fd(stream);
+        let Some(stream) = stream.as_ref() else { return Ok(false) };
         if slot.registered.is_none() {
-            self.backend.add(fd, token, interest, trigger)?;
+            self.backend.add(stream.as_fd(), token, interest, trigger)?;
         } else {
-            self.backend.modify(fd, token, interest, trigger)?;
+            self.backend.modify(stream.as_fd(), token, interest, trigger)?;
         }
         slot.registered = Some(interest);
-        Ok(())
+        Ok(true)
     }
 
     // --- timers
@@ -413,7 +428,7 @@ impl<S: 'static> Context<S> {
     pub(crate) fn conn_timer_due(&mut self, state: &mut S, token: Token, timer: crate::TimerId) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         if slot.conn.is_open() {
-            self.call(state, token, |handler, state, cx, conn| handler.on_timer(state, cx, conn, timer));
+            self.notify(state, token, |handler, state, cx, conn| handler.on_timer(state, cx, conn, timer));
         }
     }
 
@@ -425,7 +440,10 @@ impl<S: 'static> Context<S> {
         }
         let Some(timeout) = conn.0.idle_timeout.get() else { return };
         if conn.is_open() {
-            let timer = self.timers.insert(conn.last_recv() + timeout, TimerTask::Idle(token));
+            // While this side does not read, silence is no fault of the peer's.
+            let since = if conn.wants_input() { conn.last_recv() } else { self.now() };
+            let due = since.checked_add(timeout).unwrap_or_else(|| self.due(timeout));
+            let timer = self.timers.insert(due, TimerTask::Idle(token));
             if let Some(slot) = self.slots.conn_mut(token) {
                 slot.idle_timer = Some(timer);
             }
@@ -440,7 +458,7 @@ impl<S: 'static> Context<S> {
         slot.idle_timer = None;
         let conn = slot.conn.clone();
         let Some(timeout) = conn.0.idle_timeout.get() else { return };
-        if conn.is_open() && now >= conn.last_recv() + timeout {
+        if conn.wants_input() && now.saturating_duration_since(conn.last_recv()) >= timeout {
             conn.close_with(CloseReason::Idle);
         } else {
             self.arm_idle(token, &conn);
@@ -451,7 +469,8 @@ impl<S: 'static> Context<S> {
 
     /// Tells closed connections so, and frees those that have nothing left to do.
     pub(crate) fn reap(&mut self, state: &mut S) {
-        for token in std::mem::take(&mut self.closed) {
+        let mut batch = std::mem::take(&mut self.closed);
+        for token in batch.drain(..) {
             let Some(slot) = self.slots.conn_mut(token) else { continue };
             let conn = slot.conn.clone();
             match conn.0.state.get() {
@@ -460,24 +479,37 @@ impl<S: 'static> Context<S> {
                 State::Connecting | State::Open | State::Lingering => {}
             }
         }
+        // Nothing is closed into the list while it is gone: what callbacks close is
+        // marked, and *Flush* fills the list.
+        self.closed = batch;
     }
 
     fn close_now(&mut self, state: &mut S, token: Token, conn: &Conn) {
         let reason = conn.0.reason.borrow().clone().unwrap_or(CloseReason::Local);
+        let keeper = match self.slots.conn_mut(token).map(|slot| &slot.origin) {
+            Some(Origin::Kept(keeper)) => Some(Rc::clone(keeper)),
+            _ => None,
+        };
+        if let Some(keeper) = keeper {
+            keeper.closed(self);
+        }
         self.call(state, token, |handler, state, cx, conn| handler.on_close(state, cx, conn, &reason));
         let Some(slot) = self.slots.conn_mut(token) else { return };
         slot.handler = None;
         slot.tail = crate::buffer::InputTail::default();
         self.drop_timers(token);
         conn.0.state.set(State::Lingering);
-        let due = self.now() + conn.0.options.linger;
         if self.linger(token, conn) {
             self.free(token);
         } else {
-            let timer = self.timers.insert(due, TimerTask::Linger(token));
-            if let Some(slot) = self.slots.conn_mut(token) {
-                slot.deadline = Some(timer);
-            }
+            self.set_linger(Linger { token, bytes_out: conn.bytes_out(), turns: 0 }, conn);
+        }
+    }
+
+    fn set_linger(&mut self, linger: Linger, conn: &Conn) {
+        let timer = self.timers.insert(self.due(conn.0.options.linger), TimerTask::Linger(linger));
+        if let Some(slot) = self.slots.conn_mut(linger.token) {
+            slot.deadline = Some(timer);
         }
     }
 
@@ -502,11 +534,18 @@ impl<S: 'static> Context<S> {
         false
     }
 
-    pub(crate) fn linger_deadline(&mut self, token: Token) {
-        let Some(slot) = self.slots.conn_mut(token) else { return };
+    /// A linger time has passed. A peer that still takes its bytes gets another.
+    pub(crate) fn linger_due(&mut self, linger: Linger) {
+        let Some(slot) = self.slots.conn_mut(linger.token) else { return };
         slot.deadline = None;
-        slot.conn.0.state.set(State::Dead);
-        self.closed.push(token);
+        let conn = slot.conn.clone();
+        if conn.queued() > 0 && conn.bytes_out() > linger.bytes_out && linger.turns < MOST_LINGERS {
+            let next = Linger { bytes_out: conn.bytes_out(), turns: linger.turns + 1, ..linger };
+            self.set_linger(next, &conn);
+        } else {
+            conn.0.state.set(State::Dead);
+            self.closed.push(linger.token);
+        }
     }
 
     fn drop_timers(&mut self, token: Token) {
@@ -528,10 +567,14 @@ impl<S: 'static> Context<S> {
             && slot.registered.is_some()
         {
             // The descriptor is closed right after, which forgets it in any case.
-            let _ = self.backend.remove(std::os::fd::AsFd::as_fd(&stream));
+            let _ = self.backend.remove(stream.as_fd());
         }
         conn.0.output.borrow_mut().clear();
-        if let Some(live) = slot.listener {
+        if conn.take(flag::MARKED) {
+            // A mark on nothing would cost a tick.
+            self.shared.marked.borrow_mut().retain(|marked| *marked != token);
+        }
+        if let Origin::Accepted(live) = slot.origin {
             live.set(live.get() - 1);
         }
         self.stats.connections -= 1;

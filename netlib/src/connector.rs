@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::backend::Interest;
 use crate::conn::{CloseReason, Conn, ConnOptions, Handler, State};
 use crate::context::{Context, TimerTask};
-use crate::slot::{ConnSlot, Slot};
+use crate::slot::{ConnSlot, Origin, Slot};
 use crate::socket::Stream;
 use crate::timer::TimerId;
 
@@ -33,17 +33,31 @@ impl<S: 'static> Context<S> {
     /// `on_open`, or `on_close` with [`CloseReason::ConnectFailed`] or
     /// [`CloseReason::ConnectTimeout`], also when it fails at once.
     pub fn connect(&mut self, addr: SocketAddr, options: ConnectOptions, handler: Box<dyn Handler<S>>) -> Conn {
+        self.connect_as(addr, options, handler, Origin::Dialled)
+    }
+
+    fn connect_as(
+        &mut self,
+        addr: SocketAddr,
+        options: ConnectOptions,
+        handler: Box<dyn Handler<S>>,
+        origin: Origin<S>,
+    ) -> Conn {
         let shared = Rc::clone(&self.shared);
         let (stream, failure) = match Stream::connect(addr) {
             Ok(stream) => (Some(stream), None),
-            Err(error) => (None, Some(error.kind())),
+            Err(error) => {
+                // The reason that the handler gets has no room for the error's number.
+                log::debug!("connect to {addr}: {error}");
+                (None, Some(error.kind()))
+            }
         };
         let conn_options = Rc::new(options.conn);
         let mut made = None;
         let token = self.slots.insert_with(|token| {
             let conn = Conn::new(token, shared, conn_options, stream, addr, State::Connecting);
             made = Some(conn.clone());
-            Slot::Conn(ConnSlot::new(conn, Some(handler)))
+            Slot::Conn(ConnSlot::new(conn, Some(handler), origin))
         });
         let Some(conn) = made else { unreachable!("made above") };
         self.stats.connections += 1;
@@ -51,7 +65,7 @@ impl<S: 'static> Context<S> {
             conn.end(CloseReason::ConnectFailed(kind), true);
             return conn;
         }
-        let deadline = self.timers.insert(self.now() + options.timeout, TimerTask::Connect(token));
+        let deadline = self.timers.insert(self.due(options.timeout), TimerTask::Connect(token));
         if let Some(slot) = self.slots.conn_mut(token) {
             slot.deadline = Some(deadline);
         }
@@ -71,7 +85,7 @@ impl<S: 'static> Context<S> {
         backoff: Backoff,
         factory: impl FnMut(&mut S, &mut Context<S>) -> Box<dyn Handler<S>> + 'static,
     ) -> Connector {
-        let inner = Rc::new(Inner {
+        let shared = Rc::new(Shared {
             addr,
             options,
             backoff: RefCell::new(backoff),
@@ -79,16 +93,13 @@ impl<S: 'static> Context<S> {
             retry: Cell::new(None),
             stopped: Cell::new(false),
         });
-        let factory: Factory<S> = Rc::new(RefCell::new(factory));
-        let connector = Connector(Rc::clone(&inner));
-        self.post(move |state, cx| dial(state, cx, inner, factory));
-        connector
+        let keeper = Rc::new(Keeper { shared: Rc::clone(&shared), factory: RefCell::new(Box::new(factory)) });
+        self.post(move |state, cx| keeper.dial(state, cx));
+        Connector(shared)
     }
 }
 
-type Factory<S> = Rc<RefCell<dyn FnMut(&mut S, &mut Context<S>) -> Box<dyn Handler<S>>>>;
-
-struct Inner {
+struct Shared {
     addr: SocketAddr,
     options: ConnectOptions,
     backoff: RefCell<Backoff>,
@@ -100,7 +111,7 @@ struct Inner {
 /// The handle of a kept connection, see [`Context::keep_connected`]. Dropping it
 /// does not stop the reconnecting.
 #[derive(Clone)]
-pub struct Connector(Rc<Inner>);
+pub struct Connector(Rc<Shared>);
 
 impl Connector {
     /// The connection as it is now: connecting, connected, or None between tries.
@@ -126,67 +137,49 @@ impl fmt::Debug for Connector {
     }
 }
 
-fn dial<S: 'static>(state: &mut S, cx: &mut Context<S>, inner: Rc<Inner>, factory: Factory<S>) {
-    if inner.stopped.get() {
-        return;
-    }
-    // The factory runs here only, and nothing it can call leads back here.
-    let handler = (factory.borrow_mut())(state, cx);
-    let kept = Kept { handler, inner: Rc::clone(&inner), factory };
-    let conn = cx.connect(inner.addr, inner.options.clone(), Box::new(kept));
-    *inner.conn.borrow_mut() = Some(conn);
+/// Makes the handler of an attempt.
+type Factory<S> = Box<dyn FnMut(&mut S, &mut Context<S>) -> Box<dyn Handler<S>>>;
+
+/// What stands behind a kept connection and makes the next one.
+pub(crate) struct Keeper<S: 'static> {
+    shared: Rc<Shared>,
+    factory: RefCell<Factory<S>>,
 }
 
-/// The handler of one attempt, wrapped to notice its end.
-struct Kept<S: 'static> {
-    handler: Box<dyn Handler<S>>,
-    inner: Rc<Inner>,
-    factory: Factory<S>,
-}
-
-impl<S: 'static> Handler<S> for Kept<S> {
-    fn on_open(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
-        self.inner.backoff.borrow_mut().reset();
-        self.handler.on_open(state, cx, conn);
-    }
-
-    fn on_data(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, input: &[u8]) -> usize {
-        self.handler.on_data(state, cx, conn, input)
-    }
-
-    fn on_eof(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
-        self.handler.on_eof(state, cx, conn);
-    }
-
-    fn on_high_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
-        self.handler.on_high_water(state, cx, conn);
-    }
-
-    fn on_low_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
-        self.handler.on_low_water(state, cx, conn);
-    }
-
-    fn on_flushed(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
-        self.handler.on_flushed(state, cx, conn);
-    }
-
-    fn on_timer(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, timer: TimerId) {
-        self.handler.on_timer(state, cx, conn, timer);
-    }
-
-    fn on_close(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, reason: &CloseReason) {
-        self.inner.conn.borrow_mut().take();
-        if !self.inner.stopped.get() {
-            let delay = self.inner.backoff.borrow_mut().next(cx.random());
-            let (inner, factory) = (Rc::clone(&self.inner), Rc::clone(&self.factory));
-            let retry = cx.after(delay, move |state, cx| {
-                inner.retry.set(None);
-                dial(state, cx, inner, factory);
-            });
-            self.inner.retry.set(Some(retry));
+impl<S: 'static> Keeper<S> {
+    fn dial(self: Rc<Self>, state: &mut S, cx: &mut Context<S>) {
+        if self.shared.stopped.get() {
+            return;
         }
-        // Last, so that the handler may call `Connector::stop`.
-        self.handler.on_close(state, cx, conn, reason);
+        // The factory runs here only, and nothing that it can call leads back here.
+        let handler = (self.factory.borrow_mut())(state, cx);
+        // It may have stopped the connector.
+        if !self.shared.stopped.get() {
+            let (addr, options) = (self.shared.addr, self.shared.options.clone());
+            let conn = cx.connect_as(addr, options, handler, Origin::Kept(Rc::clone(&self)));
+            *self.shared.conn.borrow_mut() = Some(conn);
+        }
+    }
+
+    /// The connection is up.
+    pub(crate) fn opened(&self) {
+        self.shared.backoff.borrow_mut().reset();
+    }
+
+    /// It has ended. Called before its handler's `on_close`, which may stop the
+    /// connector.
+    pub(crate) fn closed(self: Rc<Self>, cx: &mut Context<S>) {
+        self.shared.conn.borrow_mut().take();
+        if self.shared.stopped.get() {
+            return;
+        }
+        let delay = self.shared.backoff.borrow_mut().next(cx.random());
+        let keeper = Rc::clone(&self);
+        let retry = cx.after(delay, move |state, cx| {
+            keeper.shared.retry.set(None);
+            keeper.dial(state, cx);
+        });
+        self.shared.retry.set(Some(retry));
     }
 }
 
@@ -221,10 +214,10 @@ impl Backoff {
     /// The next delay; `random` is any uniformly distributed number.
     pub fn next(&mut self, random: u64) -> Duration {
         let base = self.next.min(self.cap);
-        self.next = (base * 2).min(self.cap);
+        self.next = base.saturating_mul(2).min(self.cap);
         let spread = u64::from(self.jitter_percent) * 2 + 1;
         let percent = 100 - self.jitter_percent + (random % spread) as u32;
-        base * percent / 100
+        base.saturating_mul(percent) / 100
     }
 
     /// Starts over, after a success.

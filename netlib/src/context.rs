@@ -7,19 +7,24 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Event, Interest, Trigger};
 use crate::clock::{Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
+use crate::conn_io::Linger;
 use crate::queue;
 use crate::reactor::Phase;
 use crate::slot::{Slot, Slots};
-use crate::source::{FdSource, Ready, SourceId, SourceSlot};
+use crate::source::{FdSource, Ready, Source, SourceId, SourceSlot};
 use crate::sys::{Signal, SignalFd};
 use crate::timer::{TimerId, Timers};
 use crate::token::Token;
+
+/// Stands for a moment that a clock cannot name.
+const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Work posted from another thread.
 pub(crate) type Task<S> = Box<dyn FnOnce(&mut S, &mut Context<S>) + Send>;
@@ -38,11 +43,11 @@ pub(crate) enum TimerTask<S: 'static> {
     Conn(Token),
     Idle(Token),
     Connect(Token),
-    Linger(Token),
+    Linger(Linger),
     Accept(Token),
 }
 
-/// Counts since the reactor was made; `connections` is the number alive.
+/// Counts since the reactor was made, and two numbers of now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Ticks run.
@@ -57,8 +62,10 @@ pub struct Stats {
     pub accept_rests: u64,
     /// Connections alive: connecting, open, or lingering.
     pub connections: usize,
-    /// Handlers that panicked.
+    /// Callbacks that panicked.
     pub panics: u64,
+    /// Posts of other threads that wait now.
+    pub queue_depth: usize,
     /// Bytes received on connections.
     pub bytes_in: u64,
     /// Bytes sent on connections.
@@ -121,7 +128,7 @@ impl<S: 'static> Context<S> {
 
     /// What has been counted so far.
     pub fn stats(&self) -> Stats {
-        self.stats
+        Stats { bytes_out: self.shared.bytes_out.get(), queue_depth: self.inbox.depth(), ..self.stats }
     }
 
     /// Connections alive: connecting, open, or lingering.
@@ -134,9 +141,15 @@ impl<S: 'static> Context<S> {
         self.stopping = true;
     }
 
+    /// The moment `delay` from now; one beyond all time is put a century away.
+    pub(crate) fn due(&self, delay: Duration) -> Instant {
+        let now = self.now();
+        now.checked_add(delay).unwrap_or_else(|| now + CENTURY)
+    }
+
     /// Calls `f` once, `delay` from now: never early, late by at most a tick.
     pub fn after(&mut self, delay: Duration, f: impl FnOnce(&mut S, &mut Context<S>) + 'static) -> TimerId {
-        let due = self.now() + delay;
+        let due = self.due(delay);
         self.timers.insert(due, TimerTask::Once(Box::new(f)))
     }
 
@@ -145,14 +158,14 @@ impl<S: 'static> Context<S> {
     /// a millisecond.
     pub fn every(&mut self, period: Duration, f: impl FnMut(&mut S, &mut Context<S>) + 'static) -> TimerId {
         let period = period.max(Duration::from_millis(1));
-        let due = self.now() + period;
+        let due = self.due(period);
         self.timers.insert(due, TimerTask::Every(period, Some(Box::new(f))))
     }
 
     /// Calls the connection's [`Handler::on_timer`] once, `delay` from now. The
     /// timer ends with the connection.
     pub fn conn_timer(&mut self, conn: &Conn, delay: Duration) -> TimerId {
-        let due = self.now() + delay;
+        let due = self.due(delay);
         let timer = self.timers.insert(due, TimerTask::Conn(conn.id()));
         match self.slots.conn_mut(conn.id()) {
             Some(slot) => slot.timers.push(timer),
@@ -175,7 +188,7 @@ impl<S: 'static> Context<S> {
 
     /// Moves a timer to `delay` from now. False if it has fired or was cancelled.
     pub fn rearm(&mut self, timer: TimerId, delay: Duration) -> bool {
-        let due = self.now() + delay;
+        let due = self.due(delay);
         self.timers.rearm(timer, due)
     }
 
@@ -203,17 +216,18 @@ impl<S: 'static> Context<S> {
         if !conn.is_open() {
             return;
         }
-        if let Some(slot) = self.slots.conn_mut(conn.id())
-            && slot.handler.replace(handler).is_none()
-        {
+        let Some(slot) = self.slots.conn_mut(conn.id()) else { return };
+        if slot.handler.replace(handler).is_none() {
             // It runs right now: it must not be given more input.
             conn.set(flag::REPLACED);
+        } else if !slot.tail.is_empty() {
+            self.make_ready(conn.id());
         }
     }
 
     /// Watches a descriptor. `f` is called with it whenever it is ready and must use
     /// the readiness up (read until it would block), since back ends may report
-    /// edges only. A panic in `f` ends the loop.
+    /// edges only.
     pub fn add_source<F: AsFd + 'static>(
         &mut self,
         fd: F,
@@ -221,7 +235,7 @@ impl<S: 'static> Context<S> {
         f: impl FnMut(&mut S, &mut Context<S>, &mut F, Ready) + 'static,
     ) -> io::Result<SourceId> {
         let source = Box::new(FdSource { fd, callback: f });
-        let token = self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source) }));
+        let token = self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source), removed: false }));
         let trigger = self.trigger;
         let Some(source) = self.slots.source_mut(token).and_then(|slot| slot.source.as_ref()) else {
             unreachable!("inserted above")
@@ -233,17 +247,24 @@ impl<S: 'static> Context<S> {
         Ok(SourceId(token))
     }
 
-    /// Watches it no more and drops it. False if it was not there. A source may not
-    /// remove itself from its own callback by this; it posts the removal.
+    /// Watches it no more and drops it, if its own callback asks for it when that
+    /// ends. False if it was not there.
     pub fn remove_source(&mut self, id: SourceId) -> bool {
-        match self.slots.source_mut(id.0).and_then(|slot| slot.source.take()) {
-            Some(source) => {
-                // Dropping it closes the descriptor, which forgets it in any case.
-                let _ = self.backend.remove(source.fd());
-                self.slots.remove(id.0).is_some()
-            }
-            None => false,
+        let Some(slot) = self.slots.source_mut(id.0) else { return false };
+        if let Some(source) = slot.source.take() {
+            self.drop_source(id.0, source);
+        } else if slot.removed {
+            return false;
+        } else {
+            slot.removed = true;
         }
+        true
+    }
+
+    fn drop_source(&mut self, token: Token, source: Box<dyn Source<S>>) {
+        // Dropping it closes the descriptor, which forgets it in any case.
+        let _ = self.backend.remove(source.fd());
+        self.slots.remove(token);
     }
 
     /// Turns signals into callbacks on the loop.
@@ -268,13 +289,29 @@ impl<S: 'static> Context<S> {
 
     /// Visits the slot in the next *Ready* even without an event.
     pub(crate) fn make_ready(&mut self, token: Token) {
-        if let Some(slot) = self.slots.conn_mut(token) {
-            if slot.conn.has(flag::READY) {
-                return;
+        let listed = match self.slots.get_mut(token) {
+            Some(Slot::Conn(slot)) => {
+                let listed = slot.conn.has(flag::READY);
+                slot.conn.set(flag::READY);
+                listed
             }
-            slot.conn.set(flag::READY);
+            Some(Slot::Listener(slot)) => std::mem::replace(&mut slot.ready, true),
+            Some(Slot::Source(_)) | None => true,
+        };
+        if !listed {
+            self.ready.push_back(token);
         }
-        self.ready.push_back(token);
+    }
+
+    /// Runs a callback that belongs to no connection. A panic in it is logged and
+    /// counted, and the loop goes on.
+    pub(crate) fn contained<R>(&mut self, what: &str, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
+        if outcome.is_err() {
+            self.stats.panics += 1;
+            log::error!("{what} panicked");
+        }
+        outcome.ok()
     }
 
     /// Something is to be done without waiting.
@@ -292,9 +329,11 @@ impl<S: 'static> Context<S> {
             readable: event.readable || event.read_closed || event.error || event.urgent,
             writable: event.writable || event.write_closed || event.error,
         };
-        source.ready(state, self, ready);
-        if let Some(slot) = self.slots.source_mut(event.token) {
-            slot.source = Some(source);
+        self.contained("a source", |cx| source.ready(state, cx, ready));
+        match self.slots.source_mut(event.token) {
+            Some(slot) if slot.removed => self.drop_source(event.token, source),
+            Some(slot) => slot.source = Some(source),
+            None => {}
         }
     }
 }
@@ -317,12 +356,19 @@ pub struct Remote<S: 'static> {
 
 impl<S: 'static> Remote<S> {
     /// Hands `f` to the loop, which calls it in a *Posted* phase; posts of one
-    /// thread keep their order. The loop is woken only if it may sleep.
+    /// thread keep their order. The loop is woken only if it may sleep. A panic in `f`
+    /// is contained and counted.
     pub fn post(&self, f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static) -> Result<(), PostError> {
         self.outbox.push(Box::new(f)).map_err(|error| match error {
             queue::PushError::Full(_) => PostError::Full,
             queue::PushError::Closed(_) => PostError::Closed,
         })
+    }
+
+    /// [`post`](Self::post) of something that was let in already, beyond the queue's
+    /// capacity if need be. False if the reactor is gone.
+    pub(crate) fn post_result(&self, f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static) -> bool {
+        self.outbox.push_regardless(Box::new(f)).is_ok()
     }
 }
 

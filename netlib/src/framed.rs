@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::codec::Decode;
+use crate::codec::{Decode, FrameError};
 use crate::conn::{CloseReason, Conn, Handler};
 use crate::context::Context;
 use crate::timer::TimerId;
@@ -39,6 +39,9 @@ pub trait FrameHandler<S: 'static>: 'static {
     /// See [`Handler::on_close`].
     fn on_close(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, reason: &CloseReason) {}
 }
+
+/// Frames handed over before others get their turn.
+const FRAMES_PER_TURN: usize = 1024;
 
 /// A decoder and the handler of its frames.
 ///
@@ -89,9 +92,18 @@ where
 
     fn on_data(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, input: &[u8]) -> usize {
         let mut used = 0;
+        let mut frames = 0;
         while conn.wants_input() {
+            if frames == FRAMES_PER_TURN {
+                cx.make_ready(conn.id());
+                break;
+            }
             match self.decoder.decode(&input[used..]) {
+                Ok(Some(frame)) if frame.consumed == 0 => {
+                    conn.close_with(CloseReason::BadFrame(FrameError::Malformed("a frame of no bytes")));
+                }
                 Ok(Some(frame)) => {
+                    frames += 1;
                     let body = used + frame.body.start..used + frame.body.end;
                     used += frame.consumed;
                     self.handler.on_frame(state, cx, conn, &input[body]);

@@ -11,10 +11,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::backend::Interest;
-use crate::conn::{Conn, ConnOptions, Handler, State};
+use crate::conn::{Conn, ConnOptions, Handler, State, flag};
 use crate::context::{Context, TimerTask};
-use crate::slot::{ConnSlot, Slot};
+use crate::slot::{ConnSlot, Origin, Slot};
 use crate::socket::{self, Stream};
+use crate::timer::TimerId;
 use crate::token::Token;
 
 /// The callback that decides about an accepted connection: Some serves it, None
@@ -40,7 +41,7 @@ pub struct ListenOptions {
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { backlog: 1024, accept_budget: 64, max_connections: usize::MAX, conn: ConnOptions::default() }
+        Self { backlog: 1024, accept_budget: 64, max_connections: 100_000, conn: ConnOptions::default() }
     }
 }
 
@@ -78,7 +79,10 @@ pub(crate) struct ListenerSlot<S: 'static> {
     live: Rc<Cell<usize>>,
     /// Given up when descriptors run out, to answer one more peer by a close.
     reserve: Option<File>,
-    resting: bool,
+    /// Set while accepting rests for want of descriptors.
+    resting: Option<TimerId>,
+    /// Stands in the loop's local ready list.
+    pub(crate) ready: bool,
 }
 
 impl<S: 'static> fmt::Debug for ListenerSlot<S> {
@@ -120,7 +124,8 @@ impl<S: 'static> Context<S> {
             options: Rc::new(options),
             live: Rc::clone(&live),
             reserve: File::open("/dev/null").ok(),
-            resting: false,
+            resting: None,
+            ready: false,
         };
         let token = self.slots.insert_with(|_| Slot::Listener(slot));
         let trigger = self.trigger;
@@ -134,6 +139,9 @@ impl<S: 'static> Context<S> {
 
     fn remove_listener(&mut self, token: Token) {
         if let Some(slot) = self.slots.listener_mut(token) {
+            if let Some(rest) = slot.resting.take() {
+                self.timers.remove(rest);
+            }
             // The descriptor is closed right after, which forgets it in any case.
             let _ = self.backend.remove(slot.socket.as_fd());
             self.slots.remove(token);
@@ -143,7 +151,7 @@ impl<S: 'static> Context<S> {
     /// Accepts until the queue is empty or the budget is used up.
     pub(crate) fn accept_ready(&mut self, state: &mut S, token: Token) {
         let Some(slot) = self.slots.listener_mut(token) else { return };
-        if slot.resting {
+        if slot.resting.is_some() {
             return;
         }
         for _ in 0..slot.options.accept_budget {
@@ -152,9 +160,9 @@ impl<S: 'static> Context<S> {
             match socket::accept(&slot.socket) {
                 Ok((stream, peer)) => self.accepted(state, token, stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if is_exhaustion(&error) => return self.rest_from_accepting(token, &error),
-                // The peer gave up while it was queued; the next one may be fine.
-                Err(error) => log::debug!("accept: {error}"),
+                // This peer gave up while it was queued; the next one may be fine.
+                Err(error) if concerns_one_peer(&error) => log::debug!("accept: {error}"),
+                Err(error) => return self.rest_from_accepting(token, &error),
             }
         }
         self.make_ready(token);
@@ -174,15 +182,14 @@ impl<S: 'static> Context<S> {
         let conn_token = self.slots.insert_with(|token| {
             let conn = Conn::new(token, shared, options, Some(stream), peer, State::Open);
             made = Some(conn.clone());
-            let mut slot = ConnSlot::new(conn, None);
             live.set(live.get() + 1);
-            slot.listener = Some(live);
-            Slot::Conn(slot)
+            Slot::Conn(ConnSlot::new(conn, None, Origin::Accepted(live)))
         });
         let Some(conn) = made else { unreachable!("made above") };
         self.stats.accepted += 1;
         self.stats.connections += 1;
-        let handler = acceptor(state, self, &conn);
+        let handler = self.contained("an acceptor", |cx| acceptor(state, cx, &conn)).flatten();
+        conn.clear(flag::REPLACED);
         if let Some(slot) = self.slots.listener_mut(token) {
             slot.acceptor = Some(acceptor);
         }
@@ -199,40 +206,48 @@ impl<S: 'static> Context<S> {
     /// descriptor, and accepting rests for a moment.
     fn rest_from_accepting(&mut self, token: Token, error: &io::Error) {
         let Some(slot) = self.slots.listener_mut(token) else { return };
-        slot.resting = true;
         if slot.reserve.take().is_some() {
             drop(socket::accept(&slot.socket));
             slot.reserve = File::open("/dev/null").ok();
         }
         self.stats.accept_rests += 1;
         if self.stats.accept_rests.is_power_of_two() {
-            log::warn!("accept: {error}; resting for {EXHAUSTED_REST:?} (raise the limit of open files)");
+            log::warn!("accept: {error}; resting for {EXHAUSTED_REST:?} (too many open files: raise the limit)");
         }
         let trigger = self.trigger;
         // If it fails the listener merely stays ready, and `resting` ignores that.
         let _ = self.backend.modify(slot.socket.as_fd(), token, Interest::NONE, trigger);
-        let due = self.now() + EXHAUSTED_REST;
-        self.timers.insert(due, TimerTask::Accept(token));
+        let rest = self.timers.insert(self.shared.now.get() + EXHAUSTED_REST, TimerTask::Accept(token));
+        slot.resting = Some(rest);
     }
 
     pub(crate) fn accept_again(&mut self, token: Token) {
         let trigger = self.trigger;
         let Some(slot) = self.slots.listener_mut(token) else { return };
-        slot.resting = false;
+        slot.resting = None;
         if slot.reserve.is_none() {
             slot.reserve = File::open("/dev/null").ok();
         }
         if let Err(error) = self.backend.modify(slot.socket.as_fd(), token, Interest::READABLE, trigger) {
             log::error!("listener cannot be registered again: {error}");
         }
-        self.make_ready(token);
     }
 }
 
-fn is_exhaustion(error: &io::Error) -> bool {
-    let code = error.raw_os_error();
-    code == Some(libc::EMFILE)
-        || code == Some(libc::ENFILE)
-        || code == Some(libc::ENOBUFS)
-        || code == Some(libc::ENOMEM)
+/// Whether an error of accept(2) is about the connection at the head of the queue and
+/// not about this process or the listener: the list of the manual page.
+fn concerns_one_peer(error: &io::Error) -> bool {
+    const PEERS: [i32; 10] = [
+        libc::ECONNABORTED,
+        libc::EPROTO,
+        libc::EPERM,
+        libc::ENETDOWN,
+        libc::ENOPROTOOPT,
+        libc::EHOSTDOWN,
+        libc::ENONET,
+        libc::EHOSTUNREACH,
+        libc::EOPNOTSUPP,
+        libc::ENETUNREACH,
+    ];
+    error.raw_os_error().is_some_and(|code| PEERS.contains(&code))
 }

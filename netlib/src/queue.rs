@@ -72,11 +72,21 @@ pub struct Sender<T> {
 impl<T> Sender<T> {
     /// Appends an item and wakes the consumer if the queue was empty. Never waits for room.
     pub fn push(&self, item: T) -> Result<(), PushError<T>> {
+        self.push_within(self.shared.capacity, item)
+    }
+
+    /// [`push`](Self::push) beyond the capacity: for what another limit has let in already,
+    /// such as the result of a job.
+    pub fn push_regardless(&self, item: T) -> Result<(), PushError<T>> {
+        self.push_within(usize::MAX, item)
+    }
+
+    fn push_within(&self, capacity: usize, item: T) -> Result<(), PushError<T>> {
         let mut state = self.shared.lock();
         if state.closed {
             return Err(PushError::Closed(item));
         }
-        if state.items.len() >= self.shared.capacity {
+        if state.items.len() >= capacity {
             return Err(PushError::Full(item));
         }
         state.items.push_back(item);

@@ -85,7 +85,7 @@ impl<S: 'static> Reactor<S> {
     pub fn new(config: ReactorConfig) -> io::Result<Self> {
         let kind = match config.backend {
             Some(kind) => kind,
-            None => BackendKind::from_env().map_err(io::Error::other)?.unwrap_or_default(),
+            None => BackendKind::from_env()?.unwrap_or_default(),
         };
         let mut backend = kind.open()?;
         let trigger = kind.default_trigger();
@@ -96,7 +96,7 @@ impl<S: 'static> Reactor<S> {
             backend,
             trigger,
             slots: Slots::new(),
-            shared: Rc::new(Shared { marked: RefCell::default(), now: Cell::new(now) }),
+            shared: Rc::new(Shared { marked: RefCell::default(), now: Cell::new(now), bytes_out: Cell::new(0) }),
             timers: Timers::new(),
             local: VecDeque::new(),
             inbox,
@@ -115,23 +115,24 @@ impl<S: 'static> Reactor<S> {
         Ok(Self { cx, events: Vec::with_capacity(EVENTS_PER_FLUSH), tasks: Vec::new() })
     }
 
-    /// The services, to listen, connect and arm timers before running.
+    /// The services, to listen, connect and arm timers before running. Between ticks
+    /// time goes on, so this reads the clock.
     pub fn context(&mut self) -> &mut Context<S> {
+        self.cx.shared.now.set(self.cx.clock.now());
         &mut self.cx
     }
 
     /// Runs until [`Context::stop`]. Fails only if waiting fails.
     pub fn run(&mut self, state: &mut S) -> io::Result<()> {
-        while !self.cx.stopping {
-            self.tick(state, None)?;
-        }
-        self.cx.stopping = false;
+        while self.run_once(state, None)? {}
         Ok(())
     }
 
-    /// Runs one tick that waits at most `limit`; None waits for the next event.
-    pub fn run_once(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<()> {
-        self.tick(state, limit)
+    /// Runs one tick that waits at most `limit`; None waits for the next event. False
+    /// once after [`Context::stop`].
+    pub fn run_once(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<bool> {
+        self.tick(state, limit)?;
+        Ok(!std::mem::take(&mut self.cx.stopping))
     }
 
     /// One tick:
@@ -199,13 +200,13 @@ impl<S: 'static> Reactor<S> {
         let cx = &mut self.cx;
         for _ in 0..cx.local.len() {
             if let Some(task) = cx.local.pop_front() {
-                task(state, cx);
+                cx.contained("posted work", |cx| task(state, cx));
             }
         }
         let mut tasks = std::mem::take(&mut self.tasks);
         cx.inbox_pending = cx.inbox.take(POSTED_PER_TICK, &mut tasks) > 0;
         for task in tasks.drain(..) {
-            task(state, cx);
+            cx.contained("posted work", |cx| task(state, cx));
         }
         self.tasks = tasks;
     }
@@ -229,6 +230,8 @@ impl<S: 'static> Context<S> {
         }
         match self.slots.get_mut(event.token) {
             Some(Slot::Conn(_)) => self.conn_event(state, event),
+            // It has had its turn in this tick and is listed for the next.
+            Some(Slot::Listener(slot)) if slot.ready => {}
             Some(Slot::Listener(_)) => self.accept_ready(state, event.token),
             Some(Slot::Source(_)) => self.source_event(state, event),
             // Removed earlier in this very batch.
@@ -239,7 +242,10 @@ impl<S: 'static> Context<S> {
     fn revisit(&mut self, state: &mut S, token: Token) {
         match self.slots.get_mut(token) {
             Some(Slot::Conn(_)) => self.conn_revisit(state, token),
-            Some(Slot::Listener(_)) => self.accept_ready(state, token),
+            Some(Slot::Listener(slot)) => {
+                slot.ready = false;
+                self.accept_ready(state, token);
+            }
             Some(Slot::Source(_)) | None => {}
         }
     }
@@ -251,14 +257,14 @@ impl<S: 'static> Context<S> {
             return;
         }
         match self.timers.remove(id) {
-            Some(TimerTask::Once(task)) => task(state, self),
+            Some(TimerTask::Once(task)) => drop(self.contained("a timer", |cx| task(state, cx))),
             Some(TimerTask::Conn(token)) => {
                 self.forget_conn_timer(token, id);
                 self.conn_timer_due(state, token, id);
             }
             Some(TimerTask::Idle(token)) => self.idle_due(token),
             Some(TimerTask::Connect(token)) => self.connect_deadline(token),
-            Some(TimerTask::Linger(token)) => self.linger_deadline(token),
+            Some(TimerTask::Linger(linger)) => self.linger_due(linger),
             Some(TimerTask::Accept(token)) => self.accept_again(token),
             Some(TimerTask::Every(..)) | None => {}
         }
@@ -270,10 +276,11 @@ impl<S: 'static> Context<S> {
         let due = self.timers.deadline(id).unwrap_or_else(|| self.now());
         let late = self.now().saturating_duration_since(due);
         let missed = late.as_nanos() / period.as_nanos().max(1);
-        let beats = u32::try_from(missed).unwrap_or(u32::MAX - 1) + 1;
-        self.timers.rearm(id, due + period * beats);
+        let beats = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+        let next = due.checked_add(period.saturating_mul(beats)).unwrap_or_else(|| self.due(Duration::MAX));
+        self.timers.rearm(id, next);
         let Some(mut callback) = callback else { return };
-        callback(state, self);
+        self.contained("a timer", |cx| callback(state, cx));
         if let Some(TimerTask::Every(_, slot)) = self.timers.get_mut(id) {
             *slot = Some(callback);
         }

@@ -9,6 +9,7 @@ use slab::Slab;
 use crate::backend::Interest;
 use crate::buffer::InputTail;
 use crate::conn::{Conn, Handler};
+use crate::connector::Keeper;
 use crate::listener::ListenerSlot;
 use crate::source::SourceSlot;
 use crate::timer::TimerId;
@@ -34,12 +35,21 @@ pub(crate) struct ConnSlot<S: 'static> {
     pub(crate) idle_timer: Option<TimerId>,
     /// The limit of connecting, later that of lingering.
     pub(crate) deadline: Option<TimerId>,
-    /// The count of the listener it came from.
-    pub(crate) listener: Option<Rc<Cell<usize>>>,
+    pub(crate) origin: Origin<S>,
+}
+
+/// Who wants to know when a connection is gone.
+pub(crate) enum Origin<S: 'static> {
+    /// Nobody: connected once.
+    Dialled,
+    /// The count of a listener.
+    Accepted(Rc<Cell<usize>>),
+    /// The connector that will make the next one.
+    Kept(Rc<Keeper<S>>),
 }
 
 impl<S: 'static> ConnSlot<S> {
-    pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>) -> Self {
+    pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>, origin: Origin<S>) -> Self {
         Self {
             conn,
             handler,
@@ -48,7 +58,7 @@ impl<S: 'static> ConnSlot<S> {
             timers: Vec::new(),
             idle_timer: None,
             deadline: None,
-            listener: None,
+            origin,
         }
     }
 }

@@ -48,4 +48,6 @@ where
 pub(crate) struct SourceSlot<S: 'static> {
     /// Taken out while its callback runs.
     pub(crate) source: Option<Box<dyn Source<S>>>,
+    /// Its callback asked for its removal.
+    pub(crate) removed: bool,
 }

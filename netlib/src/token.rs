@@ -4,9 +4,9 @@
 
 use std::fmt;
 
-/// A slot in a table plus the generation of that slot.
+/// A slot in a table plus a generation, a number that no two registrations share.
 ///
-/// A slot is reused after its owner is gone, but never with the same generation, so a token
+/// A slot is reused after its owner is gone, but with another generation, so a token
 /// names one connection (or source, or timer) for the life of its table.
 ///
 /// ```

@@ -118,7 +118,7 @@ impl WorkerPool {
         self.submit(key, move || {
             let result = work();
             // Without a loop there is nobody left to tell.
-            let _ = remote.post(move |state, cx| done(state, cx, result));
+            remote.post_result(move |state, cx| done(state, cx, result));
         })
     }
 

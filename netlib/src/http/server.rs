@@ -136,7 +136,9 @@ impl Response {
     /// The response as it goes over the wire.
     pub fn to_bytes(&self) -> Bytes {
         let mut bytes = self.head().into_bytes();
-        bytes.extend_from_slice(&self.body);
+        if self.may_have_body() {
+            bytes.extend_from_slice(&self.body);
+        }
         bytes.into()
     }
 
@@ -149,12 +151,16 @@ impl Response {
         if !self.names("Connection") {
             head.push_str("Connection: close\r\n");
         }
-        // These two have no body by definition.
-        if !self.names("Content-Length") && !matches!(self.status, 204 | 304) {
+        if !self.names("Content-Length") && self.may_have_body() {
             write!(head, "Content-Length: {}\r\n", self.body.len()).expect("a String takes everything");
         }
         head.push_str("\r\n");
         head
+    }
+
+    /// These two have none by definition.
+    fn may_have_body(&self) -> bool {
+        !matches!(self.status, 204 | 304)
     }
 
     fn names(&self, name: &str) -> bool {
@@ -252,7 +258,8 @@ where
             Ok(Progress::Complete { head, body }) => match parse::request_head(&request[..head]) {
                 Ok(parsed) => {
                     let request = Request::new(parsed, &request[head..head + body], conn.peer_addr());
-                    let response = (self.service.borrow_mut())(state, cx, &request);
+                    let served = cx.contained("an http service", |cx| (self.service.borrow_mut())(state, cx, &request));
+                    let response = served.unwrap_or_else(|| Response::refusal(500));
                     // In one piece: a single message may be larger than the output limit.
                     let _ = match request.method {
                         "HEAD" => conn.send(response.head()),
