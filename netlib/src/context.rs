@@ -96,6 +96,7 @@ pub struct Context<S: 'static> {
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) random: SplitMix64,
     pub(crate) phase: Phase,
+    pub(crate) contain_panics: bool,
     pub(crate) stopping: bool,
     pub(crate) stats: Stats,
 }
@@ -303,9 +304,13 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    /// Runs a callback that belongs to no connection. A panic in it is logged and
-    /// counted, and the loop goes on.
+    /// Runs a callback that belongs to no connection, as `contain_panics` says.
     pub(crate) fn contained<R>(&mut self, what: &str, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        if self.contain_panics { self.caught(what, f) } else { Some(f(self)) }
+    }
+
+    /// Runs a callback. A panic in it is logged and counted, and the loop goes on.
+    pub(crate) fn caught<R>(&mut self, what: &str, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
         let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
         if outcome.is_err() {
             self.stats.panics += 1;

@@ -188,7 +188,7 @@ impl<S: 'static> Context<S> {
         let Some(conn) = made else { unreachable!("made above") };
         self.stats.accepted += 1;
         self.stats.connections += 1;
-        let handler = self.contained("an acceptor", |cx| acceptor(state, cx, &conn)).flatten();
+        let handler = self.caught("an acceptor", |cx| acceptor(state, cx, &conn)).flatten();
         conn.clear(flag::REPLACED);
         if let Some(slot) = self.slots.listener_mut(token) {
             slot.acceptor = Some(acceptor);

@@ -53,11 +53,15 @@ pub struct ReactorConfig {
     pub seed: Option<u64>,
     /// Most posts of other threads that may wait; None is no limit.
     pub queue_capacity: Option<usize>,
+    /// Whether a panic in posted work, a timer or a source is logged, counted and
+    /// survived, or leaves [`Reactor::run`]. One in a connection's handler ends that
+    /// connection in either case.
+    pub contain_panics: bool,
 }
 
 impl Default for ReactorConfig {
     fn default() -> Self {
-        Self { backend: None, clock: Box::new(SystemClock), seed: None, queue_capacity: None }
+        Self { backend: None, clock: Box::new(SystemClock), seed: None, queue_capacity: None, contain_panics: true }
     }
 }
 
@@ -109,6 +113,7 @@ impl<S: 'static> Reactor<S> {
             clock: config.clock,
             random: config.seed.map_or_else(SplitMix64::from_entropy, SplitMix64::new),
             phase: Phase::Wait,
+            contain_panics: config.contain_panics,
             stopping: false,
             stats: Stats::default(),
         };

@@ -258,7 +258,7 @@ where
             Ok(Progress::Complete { head, body }) => match parse::request_head(&request[..head]) {
                 Ok(parsed) => {
                     let request = Request::new(parsed, &request[head..head + body], conn.peer_addr());
-                    let served = cx.contained("an http service", |cx| (self.service.borrow_mut())(state, cx, &request));
+                    let served = cx.caught("an http service", |cx| (self.service.borrow_mut())(state, cx, &request));
                     let response = served.unwrap_or_else(|| Response::refusal(500));
                     // In one piece: a single message may be larger than the output limit.
                     let _ = match request.method {

@@ -15,7 +15,7 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub fn reactor<S: 'static>(kind: BackendKind) -> Reactor<S> {
     let config =
-        ReactorConfig { backend: Some(kind), clock: Box::new(SystemClock), seed: Some(1), queue_capacity: None };
+        ReactorConfig { backend: Some(kind), clock: Box::new(SystemClock), seed: Some(1), ..ReactorConfig::default() };
     let mut reactor = Reactor::new(config).expect("a reactor");
     assert_eq!(reactor.context().backend_name(), kind.name());
     reactor
