@@ -1,0 +1,313 @@
+//! The route server from outside: msg servers made of sockets.
+
+#[path = "../../common/tests/support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use support::{DEADLINE, RawPeer, assault, http_get};
+use tt_common::{LinkRole, RoleHandle};
+use tt_proto::im::base_define::{ClientType, ServerUserStat, UserStat, UserStatType};
+use tt_proto::im::buddy::{ImSignInfoChangedNotify, ImUserStatNotify, ImUsersStatReq, ImUsersStatRsp};
+use tt_proto::im::server::{ImOnlineUserInfo, ImRoleSet, ImServerPcLoginStatusNotify, ImUserStatusUpdate};
+use tt_proto::{Command, pdu};
+use tt_route::Config;
+
+use ClientType::{ClientTypeAndroid as PHONE, ClientTypeMac as MAC, ClientTypeWindows as PC};
+use UserStatType::{UserStatusOffline as OFF, UserStatusOnline as ON};
+
+const ALICE: u32 = 1;
+const BOB: u32 = 2;
+
+struct Server {
+    role: Option<RoleHandle>,
+    addr: SocketAddr,
+    metrics: SocketAddr,
+}
+
+impl Server {
+    fn start() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let config = Config { listen: any, metrics_listen: any, ..Config::default() };
+        let listeners = config.bind().expect("free ports");
+        let addr = listeners.links.local_addr().expect("bound");
+        let metrics = listeners.metrics.local_addr().expect("bound");
+        let role = tt_route::spawn(config, listeners).expect("a thread");
+        role.wait_ready(DEADLINE).expect("it serves");
+        Self { role: Some(role), addr, metrics }
+    }
+
+    /// A msg server that has greeted and sent its snapshot.
+    fn msg_server(&self, online: &[(u32, ClientType)]) -> MsgServer {
+        let mut peer = RawPeer::connect(self.addr);
+        peer.greet(LinkRole::Msg);
+        let mut server = MsgServer(peer);
+        server.snapshot(online);
+        server.fence();
+        server
+    }
+
+    fn wait_for_metric(&self, line: &str) {
+        let start = Instant::now();
+        loop {
+            let metrics = http_get(self.metrics, "/metrics");
+            if metrics.lines().any(|found| found == line) {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "never {line} in {metrics}");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(role) = self.role.take() {
+            role.stop();
+            role.join();
+        }
+    }
+}
+
+struct MsgServer(RawPeer);
+
+/// What a route server tells.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Pc(u32, bool),
+    Status(u32, UserStatType),
+    Answer(u16, Vec<(u32, UserStatType)>),
+    Other(u16),
+}
+
+impl MsgServer {
+    fn snapshot(&mut self, online: &[(u32, ClientType)]) {
+        let entry = |&(user_id, client_type): &(u32, ClientType)| ServerUserStat {
+            user_id,
+            status: ON.into(),
+            client_type: client_type.into(),
+        };
+        self.0.send(0, &ImOnlineUserInfo { user_stat_list: online.iter().map(entry).collect() });
+    }
+
+    fn update(&mut self, user_id: u32, client: ClientType, status: UserStatType) {
+        let client_type = client.into();
+        self.0.send(0, &ImUserStatusUpdate { user_status: status as u32, user_id, client_type });
+    }
+
+    fn query(&mut self, seq: u16, users: &[u32]) {
+        self.0.send(seq, &ImUsersStatReq { user_id: 9, user_id_list: users.to_vec(), ..ImUsersStatReq::default() });
+    }
+
+    fn next(&mut self) -> Told {
+        let pdu = self.0.next();
+        let pdu = pdu.parse();
+        match Command::try_from(pdu.header.command) {
+            Ok(Command::ServerPcLoginStatusNotify) => {
+                assert_eq!(pdu.header.seq, 0);
+                let notice: ImServerPcLoginStatusNotify = pdu.decode().expect("a notice");
+                Told::Pc(notice.user_id, notice.login_status == 1)
+            }
+            Ok(Command::UserStatNotify) => {
+                assert_eq!(pdu.header.seq, 0);
+                let notice: ImUserStatNotify = pdu.decode().expect("a notice");
+                Told::Status(notice.user_stat.user_id, notice.user_stat.status())
+            }
+            Ok(Command::UsersStatRsp) => {
+                let answer: ImUsersStatRsp = pdu.decode().expect("an answer");
+                assert_eq!(answer.user_id, 9);
+                let users = answer.user_stat_list.iter().map(|user| (user.user_id, user.status())).collect();
+                Told::Answer(pdu.header.seq, users)
+            }
+            _ => Told::Other(pdu.header.command),
+        }
+    }
+
+    fn expect(&mut self, told: &[Told]) {
+        for told in told {
+            assert_eq!(self.next(), *told);
+        }
+    }
+
+    /// Everything sent to us so far has been read, and it was nothing.
+    fn fence(&mut self) {
+        self.query(0xfefe, &[]);
+        self.expect(&[Told::Answer(0xfefe, vec![])]);
+    }
+
+    fn sees(&mut self, user: u32, status: UserStatType) {
+        self.query(3, &[user]);
+        self.expect(&[Told::Answer(3, vec![(user, status)])]);
+    }
+}
+
+#[test]
+fn everybody_is_told_of_a_pc_that_comes_and_goes() {
+    let server = Server::start();
+    let (mut one, mut two) = (server.msg_server(&[]), server.msg_server(&[]));
+    one.update(ALICE, PC, ON);
+    for msg in [&mut one, &mut two] {
+        msg.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
+    }
+    two.update(ALICE, PHONE, ON);
+    for msg in [&mut one, &mut two] {
+        msg.expect(&[Told::Pc(ALICE, true)]);
+    }
+    one.update(ALICE, PC, OFF);
+    for msg in [&mut one, &mut two] {
+        msg.expect(&[Told::Pc(ALICE, false), Told::Status(ALICE, OFF)]);
+        msg.sees(ALICE, OFF);
+    }
+}
+
+#[test]
+fn a_status_query_answers_every_id_in_order_and_echoes_the_cookie() {
+    let server = Server::start();
+    let mut msg = server.msg_server(&[(ALICE, MAC), (BOB, PHONE)]);
+    msg.query(77, &[BOB, ALICE, 99, ALICE]);
+    msg.expect(&[Told::Answer(77, vec![(BOB, OFF), (ALICE, ON), (99, OFF), (ALICE, ON)])]);
+    let cookie = Bytes::from_static(&[0, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0, 0]);
+    let attach_data = Some(cookie.clone());
+    msg.0.send(78, &ImUsersStatReq { user_id: 0, user_id_list: vec![ALICE], attach_data });
+    let (seq, answer) = msg.0.receive::<ImUsersStatRsp>();
+    assert_eq!((seq, answer.attach_data), (78, Some(cookie)));
+}
+
+#[test]
+fn a_status_query_is_answered_up_to_five_thousand_ids() {
+    let server = Server::start();
+    let mut msg = server.msg_server(&[(4_999, PC), (5_000, PC)]);
+    msg.query(1, &(0..100_000).collect::<Vec<u32>>());
+    let Told::Answer(1, users) = msg.next() else { panic!("no answer") };
+    assert_eq!(users.len(), 5_000);
+    assert_eq!(users[4_999], (4_999, ON));
+}
+
+/// D30, D31.
+#[test]
+fn a_lost_msg_server_takes_its_users_offline_and_brings_them_back() {
+    let server = Server::start();
+    let mut watcher = server.msg_server(&[(BOB, PHONE)]);
+    let lost = server.msg_server(&[(ALICE, PC), (BOB, PC), (3, PHONE)]);
+    server.wait_for_metric("teamtalk_users_online 3");
+    drop(lost);
+    watcher.expect(&[Told::Status(ALICE, OFF), Told::Pc(BOB, false), Told::Status(BOB, OFF)]);
+    watcher.sees(BOB, OFF);
+    server.wait_for_metric("teamtalk_users_online 1");
+    let mut back = server.msg_server(&[]);
+    back.snapshot(&[(ALICE, PC)]);
+    watcher.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
+}
+
+/// D33.
+#[test]
+fn a_snapshot_sent_again_replaces_the_first() {
+    let server = Server::start();
+    let mut msg = server.msg_server(&[(ALICE, PC)]);
+    msg.snapshot(&[(ALICE, PC)]);
+    msg.fence();
+    msg.update(ALICE, PC, OFF);
+    msg.expect(&[Told::Status(ALICE, OFF)]);
+    msg.sees(ALICE, OFF);
+}
+
+#[test]
+fn the_seven_relayed_commands_reach_all_others_unchanged() {
+    let server = Server::start();
+    let (mut one, mut two, mut three) = (server.msg_server(&[]), server.msg_server(&[]), server.msg_server(&[]));
+    let relayed = [0x0301, 0x0304, 0x020f, 0x040b, 0x0508, 0x0601, 0x070d];
+    for (seq, command) in relayed.into_iter().enumerate() {
+        // Not even a message: what is passed on is not looked at. Header fields go with it.
+        let mut frame = pdu::encode_raw(command, seq as u16, &[0xa2, 0x01, 0x03, 1, 2, 3, 0xff]).to_vec();
+        frame[4..8].copy_from_slice(&[0, 13, 0, 6]);
+        one.0.write(&frame);
+        for msg in [&mut two, &mut three] {
+            assert_eq!(msg.0.next().0, frame, "{command:#06x}");
+        }
+    }
+    one.fence();
+}
+
+#[test]
+fn a_changed_signature_reaches_the_sender_too() {
+    let server = Server::start();
+    let (mut one, mut two) = (server.msg_server(&[]), server.msg_server(&[]));
+    let notice = ImSignInfoChangedNotify { changed_user_id: ALICE, sign_info: "hello".to_owned() };
+    one.0.send(0, &notice);
+    for msg in [&mut one, &mut two] {
+        assert_eq!(msg.0.receive::<ImSignInfoChangedNotify>(), (0, notice.clone()));
+    }
+}
+
+/// An http-msg server opens a link to send notices, and gets none.
+#[test]
+fn a_link_that_reports_nobody_gets_nothing_but_may_send() {
+    let server = Server::start();
+    let mut msg = server.msg_server(&[]);
+    let mut legacy = MsgServer(RawPeer::connect(server.addr));
+    let mut http_msg = MsgServer(RawPeer::connect(server.addr));
+    http_msg.0.greet(LinkRole::HttpMsg);
+    http_msg.snapshot(&[]);
+    http_msg.0.send(0, &ImRoleSet { master: 1 });
+    for sender in [&mut legacy, &mut http_msg] {
+        sender.0.write(&pdu::encode_raw(Command::GroupChangeMemberNotify.id(), 0, &[]));
+        msg.expect(&[Told::Other(Command::GroupChangeMemberNotify.id())]);
+    }
+    msg.update(ALICE, PC, ON);
+    msg.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
+    legacy.fence();
+    http_msg.fence();
+    // Once it reports somebody it is a msg server.
+    legacy.update(BOB, PC, ON);
+    legacy.expect(&[Told::Pc(BOB, true), Told::Status(BOB, ON)]);
+}
+
+#[test]
+fn another_kind_of_server_is_refused() {
+    let server = Server::start();
+    let mut peer = RawPeer::connect(server.addr);
+    peer.greet(LinkRole::DbProxy);
+    peer.wait_closed();
+}
+
+#[test]
+fn nonsense_changes_nothing_and_keeps_the_link() {
+    let server = Server::start();
+    let mut msg = server.msg_server(&[(ALICE, PC)]);
+    for command in [0x070a, 0x0708, 0x020a, 0x0707] {
+        msg.0.write(&pdu::encode_raw(command, 1, &[0xff; 20]));
+    }
+    for (user_status, client_type) in [(0, 1), (9, 1), (u32::MAX, 1), (2, 0), (2, 3), (2, -1)] {
+        msg.0.send(0, &ImUserStatusUpdate { user_status, user_id: ALICE, client_type });
+    }
+    let bad_entry = ServerUserStat { user_id: ALICE, status: ON.into(), client_type: 77 };
+    msg.0.send(0, &ImOnlineUserInfo { user_stat_list: vec![bad_entry] });
+    for command in [0x0101, 0x0103, 0x0703, 0x0203, 0x020b, 0x0999, 0xffff] {
+        msg.0.write(&pdu::encode_raw(command, 1, &[]));
+    }
+    let stat = UserStat { user_id: ALICE, status: ON.into() };
+    msg.query(4, &[ALICE]);
+    msg.expect(&[Told::Answer(4, vec![(stat.user_id, stat.status())])]);
+    server.wait_for_metric("teamtalk_malformed_bodies_total 11");
+    server.wait_for_metric("teamtalk_unknown_commands_total 7");
+}
+
+#[test]
+fn no_bytes_kill_the_server() {
+    let server = Server::start();
+    assault(server.addr);
+    server.msg_server(&[(ALICE, PC)]).sees(ALICE, ON);
+    assert!(http_get(server.metrics, "/healthz").ends_with("ok\n"));
+}
+
+#[test]
+fn it_stops_while_msg_servers_are_connected() {
+    let mut server = Server::start();
+    let mut msg = server.msg_server(&[(ALICE, PC)]);
+    let role = server.role.take().expect("running");
+    role.stop();
+    msg.0.wait_closed();
+    drop(msg);
+    role.join();
+}
