@@ -1,0 +1,193 @@
+//! Messages: stored (0x0301), marked as read (0x0303), listed (0x0309, 0x030d), counted (0x030b).
+//!
+//! 0x0301 always comes back: with its id once it is on disk (G1), or with id 0 and a reason in
+//! field 103, so that the msg server can say no to clients that understand it (G6).
+
+use tt_proto::im::base_define::{MsgInfo, MsgType};
+use tt_proto::im::message::{
+    ImGetLatestMsgIdReq, ImGetLatestMsgIdRsp, ImGetMsgByIdReq, ImGetMsgByIdRsp, ImGetMsgListReq, ImGetMsgListRsp,
+    ImMsgData, ImMsgDataReadAck,
+};
+use tt_proto::pdu::{MAX_TEXT, encode};
+
+use super::{Request, cut, msg_type};
+use crate::lanes::{Access, Conversation};
+use crate::store::{Applied, Message, MessageKind, NewMessage, Refusal, StoreError, Write};
+use crate::writer::WriteError;
+
+/// Ids in one request for messages; more are not looked up.
+const MAX_IDS: usize = 100;
+/// Longest client message id, in bytes: room for a UUID in any spelling.
+const MAX_CLIENT_MSG_ID: usize = 64;
+
+/// Why a message is not stored: its number in field 103 (spec/gaps.md §6) and its label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reason(u32, &'static str);
+
+const NOT_STORED: Reason = Reason(1, "store failed");
+const NOT_SERVED: Reason = Reason(3, "kind not served");
+const EMPTY: Reason = Reason(3, "empty");
+const TO_ONESELF: Reason = Reason(3, "to oneself");
+const UNKNOWN_USER: Reason = Reason(3, "unknown user");
+const BAD_ID: Reason = Reason(3, "message id too long");
+const TOO_LARGE: Reason = Reason(5, "too large");
+const ID_REUSED: Reason = Reason(6, "message id reused");
+const OVERLOADED: Reason = Reason(7, "overloaded");
+
+/// 0x0301.
+pub(super) fn send(request: &mut Request<'_>) {
+    let Some(message) = request.body::<ImMsgData>() else { return };
+    let seq = request.seq();
+    if let Err(reason) = check(&message) {
+        request.server.metrics.refused(reason.1);
+        request.reply(&refused(message, reason));
+        return;
+    }
+    let conversation = Conversation::of(message.from_user_id, message.to_session_id);
+    let write = Write::Message(NewMessage {
+        from: message.from_user_id,
+        to: message.to_session_id,
+        created: message.create_time,
+        kind: MessageKind::Text,
+        content: message.msg_data.clone(),
+        client_msg_id: message.client_msg_id.clone().filter(|id| !id.is_empty()),
+    });
+    let answer = move |server: &mut crate::server::Server, outcome: Result<Applied, WriteError>| {
+        let answer = match outcome {
+            Ok(Applied::Message { msg_id, created, .. }) => {
+                ImMsgData { msg_id, create_time: created, refusal: None, ..message }
+            }
+            // No other answer belongs to a message; not stored is what can be said for sure.
+            Ok(_) => refused(message, NOT_STORED),
+            Err(error) => {
+                let reason = reason(&error);
+                server.metrics.refused(reason.1);
+                refused(message, reason)
+            }
+        };
+        Some(encode(seq, &answer))
+    };
+    request.write(conversation, write, Box::new(answer));
+}
+
+fn check(message: &ImMsgData) -> Result<(), Reason> {
+    if MsgType::try_from(message.msg_type) != Ok(MsgType::MsgTypeSingleText) {
+        return Err(NOT_SERVED);
+    }
+    if message.from_user_id == message.to_session_id {
+        return Err(TO_ONESELF);
+    }
+    if message.msg_data.is_empty() {
+        return Err(EMPTY);
+    }
+    if message.msg_data.len() > MAX_TEXT {
+        return Err(TOO_LARGE);
+    }
+    if message.client_msg_id.as_ref().is_some_and(|id| id.len() > MAX_CLIENT_MSG_ID) {
+        return Err(BAD_ID);
+    }
+    Ok(())
+}
+
+fn reason(error: &WriteError) -> Reason {
+    match error {
+        WriteError::Overloaded(_) => OVERLOADED,
+        WriteError::Store(StoreError::Refused(refusal)) => match refusal {
+            Refusal::IdReused => ID_REUSED,
+            Refusal::UnknownUser(_) => UNKNOWN_USER,
+            Refusal::ToOneself => TO_ONESELF,
+            Refusal::Empty => EMPTY,
+            _ => NOT_STORED,
+        },
+        WriteError::Store(_) => NOT_STORED,
+    }
+}
+
+fn refused(message: ImMsgData, reason: Reason) -> ImMsgData {
+    ImMsgData { msg_id: 0, refusal: Some(reason.0), ..message }
+}
+
+/// 0x0303. Has no answer. The id in it is not used: reading a session reads all of it, as clients
+/// expect.
+pub(super) fn read(request: &mut Request<'_>) {
+    let Some(ack) = request.body::<ImMsgDataReadAck>() else { return };
+    let (user, peer) = (ack.user_id, ack.session_id);
+    let Some(conversation) = request.single(ack.session_type, user, peer) else { return };
+    let write = Write::Read { user, peer, up_to: None };
+    request.write(
+        conversation,
+        write,
+        Box::new(|server, outcome| {
+            if outcome.is_err() {
+                server.metrics.unanswered("read mark not stored");
+            }
+            None
+        }),
+    );
+}
+
+/// 0x0309.
+pub(super) fn list(request: &mut Request<'_>) {
+    let Some(query) = request.body::<ImGetMsgListReq>() else { return };
+    let (user, peer) = (query.user_id, query.session_id);
+    let Some(conversation) = request.single(query.session_type, user, peer) else { return };
+    request.query(Access::Read(conversation), move |store| {
+        let page = store.history(user, peer, query.msg_id_begin, query.msg_cnt)?;
+        let mut answer = ImGetMsgListRsp {
+            user_id: user,
+            session_type: query.session_type,
+            session_id: peer,
+            msg_id_begin: query.msg_id_begin,
+            msg_list: Vec::new(),
+            attach_data: query.attach_data,
+        };
+        answer.msg_list = cut(&answer, page.into_iter().map(info).collect());
+        Ok(answer)
+    });
+}
+
+/// 0x030d.
+pub(super) fn by_id(request: &mut Request<'_>) {
+    let Some(mut query) = request.body::<ImGetMsgByIdReq>() else { return };
+    let (user, peer) = (query.user_id, query.session_id);
+    let Some(conversation) = request.single(query.session_type, user, peer) else { return };
+    request.query(Access::Read(conversation), move |store| {
+        query.msg_id_list.truncate(MAX_IDS);
+        let page = store.messages_by_id(user, peer, &query.msg_id_list)?;
+        let mut answer = ImGetMsgByIdRsp {
+            user_id: user,
+            session_type: query.session_type,
+            session_id: peer,
+            msg_list: Vec::new(),
+            attach_data: query.attach_data,
+        };
+        answer.msg_list = cut(&answer, page.into_iter().map(info).collect());
+        Ok(answer)
+    });
+}
+
+/// 0x030b.
+pub(super) fn latest_id(request: &mut Request<'_>) {
+    let Some(query) = request.body::<ImGetLatestMsgIdReq>() else { return };
+    let (user, peer) = (query.user_id, query.session_id);
+    let Some(conversation) = request.single(query.session_type, user, peer) else { return };
+    request.query(Access::Read(conversation), move |store| {
+        Ok(ImGetLatestMsgIdRsp {
+            user_id: user,
+            session_type: query.session_type,
+            session_id: peer,
+            latest_msg_id: store.latest_msg_id(user, peer)?,
+            attach_data: query.attach_data,
+        })
+    });
+}
+
+fn info(message: Message) -> MsgInfo {
+    MsgInfo {
+        msg_id: message.msg_id,
+        from_session_id: message.from,
+        create_time: message.created,
+        msg_type: msg_type(message.kind),
+        msg_data: message.content,
+    }
+}

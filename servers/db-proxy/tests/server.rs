@@ -1,0 +1,527 @@
+//! The db-proxy as a msg server sees it: over a real link, in PDUs.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tt_common::RoleHandle;
+use tt_common::role::RoleError;
+use tt_db_proxy::store::embedded::{Embedded, OpenError};
+use tt_db_proxy::store::{Accounts, NewUser, Store};
+use tt_db_proxy::{Config, Limits, Listeners};
+use tt_proto::im::base_define::{MsgType, SessionType};
+use tt_proto::im::buddy::{
+    ImAllUserReq, ImAllUserRsp, ImDepartmentReq, ImDepartmentRsp, ImRecentContactSessionReq, ImRecentContactSessionRsp,
+    ImRemoveSessionReq, ImRemoveSessionRsp, ImUsersInfoReq, ImUsersInfoRsp,
+};
+use tt_proto::im::message::{
+    ImGetLatestMsgIdReq, ImGetLatestMsgIdRsp, ImGetMsgByIdReq, ImGetMsgByIdRsp, ImGetMsgListReq, ImGetMsgListRsp,
+    ImMsgData, ImMsgDataReadAck, ImUnreadMsgCntReq, ImUnreadMsgCntRsp,
+};
+use tt_proto::im::server::{ImStopReceivePacket, ImValidateReq, ImValidateRsp};
+use tt_proto::password::wire_digest;
+use tt_proto::pdu::{self, MAX_ON_LINK, PduRef};
+use tt_proto::{Attach, Body, Command};
+
+const ALICE: u32 = 1;
+const BOB: u32 = 2;
+const SINGLE: i32 = SessionType::SessionTypeSingle as i32;
+const TEXT: i32 = MsgType::MsgTypeSingleText as i32;
+/// Longer than anything here takes; a test that waits for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running db-proxy with two accounts.
+struct Proxy {
+    home: TempDir,
+    handle: Option<RoleHandle>,
+    links: SocketAddr,
+    metrics: SocketAddr,
+}
+
+fn home() -> TempDir {
+    let home = tempfile::tempdir().expect("a directory");
+    let store = Embedded::open(home.path()).expect("open");
+    for name in ["alice", "bob"] {
+        let user = NewUser { name: name.to_owned(), wire_digest: wire_digest(name), ..NewUser::default() };
+        store.add_user(&user).expect("a new account");
+    }
+    home
+}
+
+fn config(home: &Path) -> Config {
+    Config { data: home.to_owned(), ..Config::default() }
+}
+
+fn listeners() -> Listeners {
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    Listeners { links: free(), metrics: free() }
+}
+
+impl Proxy {
+    fn start() -> Self {
+        Self::start_with(Limits::default())
+    }
+
+    fn start_with(limits: Limits) -> Self {
+        let home = home();
+        let listeners = listeners();
+        let links = listeners.links.local_addr().expect("bound");
+        let metrics = listeners.metrics.local_addr().expect("bound");
+        let config = Config { limits, ..config(home.path()) };
+        let handle = tt_db_proxy::spawn(config, listeners).expect("a thread");
+        handle.wait_ready(PATIENCE).expect("ready");
+        Self { home, handle: Some(handle), links, metrics }
+    }
+
+    fn link(&self) -> Peer {
+        Peer::dial(self.links)
+    }
+
+    fn stop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            handle.stop();
+            handle.join();
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A msg server's end of a link, one that does not greet.
+struct Peer {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+impl Peer {
+    fn dial(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        stream.set_nodelay(true).expect("no delay");
+        Self { stream, input: Vec::new() }
+    }
+
+    fn send<M: Body>(&mut self, seq: u16, message: &M) {
+        self.raw(&pdu::encode(seq, message));
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("send");
+    }
+
+    /// The next PDU that is not a greeting or a heartbeat: its sequence number, command and bytes.
+    /// None at the end of the stream.
+    fn next(&mut self) -> Option<(u16, u16, Vec<u8>)> {
+        loop {
+            if let Some(len) = pdu::frame_len(&self.input, MAX_ON_LINK).expect("framing") {
+                let frame: Vec<u8> = self.input.drain(..len).collect();
+                let header = PduRef::parse(&frame).expect("a frame").header;
+                if [Command::LinkHello.id(), Command::HeartBeat.id()].contains(&header.command) {
+                    continue;
+                }
+                return Some((header.seq, header.command, frame));
+            }
+            let mut buffer = [0; 8_192];
+            let read = self.stream.read(&mut buffer).expect("receive");
+            if read == 0 {
+                return None;
+            }
+            self.input.extend_from_slice(&buffer[..read]);
+        }
+    }
+
+    fn receive<M: Body>(&mut self, seq: u16) -> M {
+        let (found, command, frame) = self.next().expect("an answer");
+        assert_eq!((found, command), (seq, M::COMMAND.id()));
+        PduRef::parse(&frame).expect("a frame").decode().expect("a body")
+    }
+
+    fn ask<Q: Body, R: Body>(&mut self, seq: u16, query: &Q) -> R {
+        self.send(seq, query);
+        self.receive(seq)
+    }
+
+    fn say(&mut self, seq: u16, message: &ImMsgData) -> ImMsgData {
+        self.ask(seq, message)
+    }
+
+    fn sign_in(&mut self, name: &str, password: &str) -> ImValidateRsp {
+        let query =
+            ImValidateReq { user_name: name.to_owned(), password: wire_digest(password), attach_data: Some(cookie()) };
+        self.ask(9, &query)
+    }
+}
+
+fn cookie() -> Bytes {
+    Bytes::from_static(b"\0\x01\xff any bytes")
+}
+
+fn text(from: u32, to: u32, content: &str) -> ImMsgData {
+    ImMsgData {
+        from_user_id: from,
+        to_session_id: to,
+        create_time: 1_700_000_000,
+        msg_type: TEXT,
+        msg_data: Bytes::copy_from_slice(content.as_bytes()),
+        attach_data: Some(cookie()),
+        ..ImMsgData::default()
+    }
+}
+
+fn history(user: u32, peer: u32) -> ImGetMsgListReq {
+    ImGetMsgListReq {
+        user_id: user,
+        session_type: SINGLE,
+        session_id: peer,
+        msg_id_begin: 0,
+        msg_cnt: 100,
+        attach_data: Some(cookie()),
+    }
+}
+
+fn unread(user: u32) -> ImUnreadMsgCntReq {
+    ImUnreadMsgCntReq { user_id: user, attach_data: Some(cookie()) }
+}
+
+#[test]
+fn every_answer_echoes_the_sequence_number_and_the_cookie() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    peer.say(1, &text(ALICE, BOB, "something to list"));
+
+    fn check<Q: Body + Attach, R: Body + Attach>(peer: &mut Peer, seq: u16, query: &Q) {
+        let answer: R = peer.ask(seq, query);
+        assert_eq!(answer.attach(), query.attach(), "{}", R::COMMAND);
+    }
+    let (user_id, attach_data) = (ALICE, Some(cookie()));
+    let validate =
+        ImValidateReq { user_name: "alice".to_owned(), password: String::new(), attach_data: attach_data.clone() };
+    check::<_, ImValidateRsp>(&mut peer, 2, &validate);
+    let users = ImAllUserReq { user_id, latest_update_time: 0, attach_data: attach_data.clone() };
+    check::<_, ImAllUserRsp>(&mut peer, 3, &users);
+    let cards = ImUsersInfoReq { user_id, user_id_list: vec![BOB], attach_data: attach_data.clone() };
+    check::<_, ImUsersInfoRsp>(&mut peer, 4, &cards);
+    let departments = ImDepartmentReq { user_id, latest_update_time: 0, attach_data: attach_data.clone() };
+    check::<_, ImDepartmentRsp>(&mut peer, 5, &departments);
+    let sessions = ImRecentContactSessionReq { user_id, latest_update_time: 0, attach_data: attach_data.clone() };
+    check::<_, ImRecentContactSessionRsp>(&mut peer, 6, &sessions);
+    check::<_, ImUnreadMsgCntRsp>(&mut peer, 7, &unread(ALICE));
+    check::<_, ImMsgData>(&mut peer, u16::MAX, &text(ALICE, BOB, "hello"));
+    check::<_, ImGetMsgListRsp>(&mut peer, 0, &history(ALICE, BOB));
+    let (session_type, session_id) = (SINGLE, BOB);
+    let remove = ImRemoveSessionReq { user_id, session_type, session_id, attach_data: attach_data.clone() };
+    check::<_, ImRemoveSessionRsp>(&mut peer, 10, &remove);
+    let latest = ImGetLatestMsgIdReq { user_id, session_type, session_id, attach_data: attach_data.clone() };
+    check::<_, ImGetLatestMsgIdRsp>(&mut peer, 8, &latest);
+    let by_id = ImGetMsgByIdReq { user_id, session_type, session_id, msg_id_list: vec![1], attach_data };
+    check::<_, ImGetMsgByIdRsp>(&mut peer, 9, &by_id);
+}
+
+#[test]
+fn a_sign_in_is_answered_with_the_card_or_a_reason() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    let accepted = peer.sign_in("alice", "alice");
+    assert_eq!((accepted.result_code, accepted.result_string.as_deref()), (0, Some("成功")));
+    let card = accepted.user_info.expect("the card");
+    assert_eq!((card.user_id, card.user_real_name.as_str(), card.status), (ALICE, "alice", 0));
+    for (name, password) in [("alice", "wrong"), ("nobody", "alice"), (&"x".repeat(1_000), "x")] {
+        let refused = peer.sign_in(name, password);
+        assert_eq!((refused.result_code, refused.user_name.as_str()), (1, name));
+        assert!(refused.user_info.is_none());
+        assert_eq!(refused.attach_data, Some(cookie()));
+    }
+}
+
+#[test]
+fn the_twelfth_wrong_password_locks_the_name_and_no_other() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    for _ in 0..11 {
+        assert_eq!(peer.sign_in("alice", "wrong").result_code, 1);
+    }
+    assert_eq!(peer.sign_in("alice", "alice").result_code, 6);
+    assert_eq!(peer.sign_in("bob", "bob").result_code, 0);
+}
+
+#[test]
+fn a_sign_in_that_does_not_parse_is_answered_too() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    // The password is no UTF-8.
+    peer.raw(&pdu::encode_raw(Command::ValidateReq.id(), 7, b"\x0a\x05alice\x12\x01\xff\xa2\x01\x03abc"));
+    let answer: ImValidateRsp = peer.receive(7);
+    assert_eq!((answer.user_name.as_str(), answer.result_code), ("alice", 2));
+    assert_eq!(answer.attach_data.as_deref(), Some(&b"abc"[..]));
+}
+
+#[test]
+fn g3_pipelined_messages_are_stored_and_answered_in_order() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    let mut burst = Vec::new();
+    for seq in 1..=200 {
+        burst.extend_from_slice(&pdu::encode(seq, &text(ALICE, BOB, &format!("{seq}"))));
+    }
+    peer.raw(&burst);
+    for seq in 1..=200 {
+        let answer: ImMsgData = peer.receive(seq);
+        assert_eq!(answer.msg_id, u32::from(seq));
+    }
+    let list: ImGetMsgListRsp = peer.ask(1, &history(BOB, ALICE));
+    let contents: Vec<_> =
+        list.msg_list.iter().map(|row| String::from_utf8_lossy(&row.msg_data).into_owned()).collect();
+    assert_eq!(contents, (101..=200).rev().map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn g2_the_same_client_id_over_another_link_is_the_same_message() {
+    let proxy = Proxy::start();
+    let message = ImMsgData { client_msg_id: Some("one".to_owned()), ..text(ALICE, BOB, "once") };
+    let later = ImMsgData { create_time: message.create_time + 5, ..message.clone() };
+    assert_eq!(proxy.link().say(1, &message).msg_id, 1);
+    let again = proxy.link().say(2, &later);
+    assert_eq!((again.msg_id, again.create_time), (1, message.create_time));
+    assert_eq!(proxy.link().say(3, &text(ALICE, BOB, "next")).msg_id, 2);
+}
+
+#[test]
+fn a_read_sees_the_writes_that_were_sent_before_it() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    for round in 1..=50_u16 {
+        let mut burst = Vec::new();
+        burst.extend_from_slice(&pdu::encode(1, &text(ALICE, BOB, &format!("{round}"))));
+        burst.extend_from_slice(&pdu::encode(2, &history(BOB, ALICE)));
+        burst.extend_from_slice(&pdu::encode(3, &unread(BOB)));
+        let ack = ImMsgDataReadAck { user_id: BOB, session_id: ALICE, msg_id: 0, session_type: SINGLE };
+        burst.extend_from_slice(&pdu::encode(4, &ack));
+        burst.extend_from_slice(&pdu::encode(5, &unread(BOB)));
+        peer.raw(&burst);
+        let mut seen = 0;
+        while seen < 4 {
+            let (seq, _, frame) = peer.next().expect("an answer");
+            let pdu = PduRef::parse(&frame).expect("a frame");
+            match seq {
+                1 => assert_eq!(pdu.decode::<ImMsgData>().expect("body").msg_id, u32::from(round)),
+                2 => {
+                    let list = pdu.decode::<ImGetMsgListRsp>().expect("body").msg_list;
+                    assert_eq!(list.first().map(|row| row.msg_id), Some(u32::from(round)));
+                }
+                3 => {}
+                5 => assert_eq!(pdu.decode::<ImUnreadMsgCntRsp>().expect("body").total_cnt, 0, "round {round}"),
+                other => panic!("an answer to {other}"),
+            }
+            seen += 1;
+        }
+    }
+}
+
+#[test]
+fn g5_unread_counts_follow_messages_and_read_acks() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    for seq in 1..=3 {
+        peer.say(seq, &text(ALICE, BOB, "hello"));
+    }
+    let counts: ImUnreadMsgCntRsp = peer.ask(4, &unread(BOB));
+    assert_eq!((counts.total_cnt, counts.unreadinfo_list.len()), (3, 1));
+    let row = &counts.unreadinfo_list[0];
+    assert_eq!((row.session_id, row.unread_cnt, row.latest_msg_id), (ALICE, 3, 3));
+    assert_eq!((row.latest_msg_from_user_id, &row.latest_msg_data[..]), (ALICE, &b"hello"[..]));
+    let own: ImUnreadMsgCntRsp = peer.ask(5, &unread(ALICE));
+    assert_eq!(own.total_cnt, 0);
+    peer.send(6, &ImMsgDataReadAck { user_id: BOB, session_id: ALICE, msg_id: 1, session_type: SINGLE });
+    let after: ImUnreadMsgCntRsp = peer.ask(7, &unread(BOB));
+    assert_eq!((after.total_cnt, after.unreadinfo_list.len()), (0, 0), "an ack reads the whole session");
+}
+
+#[test]
+fn g6_a_message_that_is_not_stored_comes_back_with_a_reason() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    peer.say(1, &ImMsgData { client_msg_id: Some("id".to_owned()), ..text(ALICE, BOB, "first") });
+    let limit = "x".repeat(4_096);
+    let cases = [
+        (text(ALICE, ALICE, "me"), 3),
+        (text(ALICE, BOB, ""), 3),
+        (text(ALICE, 404, "nobody"), 3),
+        (text(404, BOB, "from nobody"), 3),
+        (text(ALICE, BOB, &format!("{limit}x")), 5),
+        (ImMsgData { msg_type: MsgType::MsgTypeSingleAudio.into(), ..text(ALICE, BOB, "voice") }, 3),
+        (ImMsgData { msg_type: MsgType::MsgTypeGroupText.into(), ..text(ALICE, BOB, "group") }, 3),
+        (ImMsgData { msg_type: 99, ..text(ALICE, BOB, "?") }, 3),
+        (ImMsgData { client_msg_id: Some("id".to_owned()), ..text(ALICE, BOB, "other") }, 6),
+        (ImMsgData { client_msg_id: Some("x".repeat(65)), ..text(ALICE, BOB, "long id") }, 3),
+    ];
+    for (seq, (message, reason)) in (2..).zip(cases) {
+        let answer = peer.say(seq, &message);
+        assert_eq!((answer.msg_id, answer.refusal), (0, Some(reason)), "{message:?}");
+        assert_eq!(answer.attach_data, Some(cookie()));
+    }
+    let fits = peer.say(100, &text(ALICE, BOB, &limit));
+    assert_eq!((fits.msg_id, fits.refusal), (2, None), "refusals use no ids");
+}
+
+#[test]
+fn g6_over_the_limit_messages_are_refused_as_overload() {
+    let proxy = Proxy::start_with(Limits { writes: 1, ..Limits::default() });
+    let mut peer = proxy.link();
+    let mut burst = Vec::new();
+    for seq in 1..=50 {
+        burst.extend_from_slice(&pdu::encode(seq, &text(ALICE, BOB, "burst")));
+    }
+    peer.raw(&burst);
+    let (mut stored, mut refused) = (0, 0);
+    for _ in 1..=50 {
+        let (_, _, frame) = peer.next().expect("an answer to each");
+        let answer: ImMsgData = PduRef::parse(&frame).expect("a frame").decode().expect("a body");
+        match answer.refusal {
+            None => stored += 1,
+            Some(reason) => {
+                assert_eq!((reason, answer.msg_id), (7, 0));
+                refused += 1;
+            }
+        }
+    }
+    assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused");
+    assert_eq!(peer.say(60, &text(ALICE, BOB, "later")).msg_id, stored + 1);
+}
+
+#[test]
+fn lists_of_long_texts_stay_below_what_a_client_takes() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    let long = "x".repeat(4_096);
+    for seq in 1..=120 {
+        peer.say(seq, &text(ALICE, BOB, &long));
+    }
+    let query = ImGetMsgListReq { msg_cnt: u32::MAX, ..history(ALICE, BOB) };
+    peer.send(1, &query);
+    let (_, _, frame) = peer.next().expect("an answer");
+    assert!(frame.len() <= pdu::MAX_TO_CLIENT, "{} bytes", frame.len());
+    let list: ImGetMsgListRsp = PduRef::parse(&frame).expect("a frame").decode().expect("a body");
+    assert!(list.msg_list.len() > 80);
+    assert_eq!(list.msg_list[0].msg_id, 120, "the newest are there");
+}
+
+#[test]
+fn what_no_handler_knows_is_ignored_and_the_link_goes_on() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    for command in [0x0000, 0x0401, 0x0403, 0x0801, 0xffff] {
+        peer.raw(&pdu::encode_raw(command, 1, b""));
+    }
+    for command in [Command::MsgData, Command::GetMsgListReq, Command::AllUserReq, Command::MsgDataReadAck] {
+        peer.raw(&pdu::encode_raw(command.id(), 2, b"\xff\xff\xff"));
+    }
+    let group = ImGetMsgListReq { session_type: SessionType::SessionTypeGroup.into(), ..history(ALICE, BOB) };
+    peer.send(3, &group);
+    assert_eq!(peer.say(4, &text(ALICE, BOB, "still here")).msg_id, 1);
+}
+
+#[test]
+fn no_length_field_and_no_bytes_at_random_stop_the_server() {
+    let proxy = Proxy::start();
+    for length in 0..=17_u32 {
+        let mut stream = TcpStream::connect(proxy.links).expect("connect");
+        let mut bytes = length.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&[0; 12]);
+        stream.write_all(&bytes).expect("send");
+    }
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..50 {
+        let mut peer = proxy.link();
+        let mut bytes = Vec::new();
+        for _ in 0..200 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            bytes.extend_from_slice(&random.to_be_bytes());
+        }
+        if round % 2 == 0 {
+            // A well-formed frame of a known command around the noise.
+            let command = [0x0703, 0x0301, 0x0309, 0x0208, 0x0204][round / 2 % 5];
+            bytes = pdu::encode_raw(command, 1, &bytes).to_vec();
+        }
+        // The server may have closed already.
+        let _ = peer.stream.write_all(&bytes);
+    }
+    assert_eq!(proxy.link().say(1, &text(ALICE, BOB, "still here")).msg_id, 1);
+}
+
+#[test]
+fn stopping_tells_the_peers_and_finishes_what_is_in_flight() {
+    let mut proxy = Proxy::start();
+    let mut peer = proxy.link();
+    assert_eq!(peer.say(1, &text(ALICE, BOB, "1")).msg_id, 1);
+    let handle = proxy.handle.take().expect("running");
+    handle.stop();
+    let stop: ImStopReceivePacket = peer.receive(0);
+    assert_eq!(stop.result, 0);
+    // On its way when the word came: still served.
+    assert_eq!(peer.say(2, &text(ALICE, BOB, "2")).msg_id, 2);
+    assert!(peer.next().is_none(), "then the link is closed");
+    handle.join();
+    let store = Embedded::open(proxy.home.path()).expect("the directory is free");
+    assert_eq!(store.latest_msg_id(ALICE, BOB).expect("latest"), 2);
+}
+
+#[test]
+fn metrics_and_health_are_served() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    peer.say(1, &text(ALICE, BOB, "counted"));
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect(proxy.metrics).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("send");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("receive");
+        text
+    };
+    let metrics = get("/metrics");
+    for line in
+        ["teamtalk_store_commits_total 1", "teamtalk_store_batch_size_count 1", "teamtalk_store_damaged_rows_total 0"]
+    {
+        assert!(metrics.contains(line), "{line} is missing in:\n{metrics}");
+    }
+    assert!(get("/healthz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_server_on_an_open_store_lets_go_of_it_when_it_stops() {
+    let home = home();
+    let store = Arc::new(Embedded::open(home.path()).expect("open"));
+    let (config, listeners) = (config(home.path()), listeners());
+    let addr = listeners.links.local_addr().expect("bound");
+    let handle = tt_db_proxy::spawn_on(config, listeners, store.clone()).expect("a thread");
+    handle.wait_ready(PATIENCE).expect("ready");
+    assert_eq!(Peer::dial(addr).say(1, &text(ALICE, BOB, "hello")).msg_id, 1);
+    assert_eq!(store.latest_msg_id(ALICE, BOB).expect("latest"), 1);
+    handle.stop();
+    handle.join();
+    assert_eq!(Arc::strong_count(&store), 1);
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_the_start_error() {
+    let home = home();
+    let missing = home.path().join("missing");
+    let handle = tt_db_proxy::spawn(config(&missing), listeners()).expect("a thread");
+    match handle.wait_ready(PATIENCE) {
+        Err(RoleError::Start { source, .. }) => {
+            let error = source.downcast_ref::<OpenError>().expect("the store's own error");
+            assert!(matches!(error, OpenError::Missing(path) if *path == missing), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
