@@ -1,0 +1,296 @@
+//! The way of a chat message through this server: from the sender's socket to the
+//! store, and once it is stored, the ack to the sender and the copies to everybody
+//! else (spec/flows.md §5). `docs/` tells the whole way across the servers.
+//!
+//! What keeps the promises: nothing is acked or delivered before the store has
+//! answered (G1); each accepted PDU has an id of the sender's or our making, so a
+//! repetition is the same row (G2); a conversation's messages are at the store over
+//! one link at a time, and the store answers in order (G3); whoever can be told no
+//! is told no (G6).
+
+use bytes::Bytes;
+use netlib::{Conn, Context, Token};
+use tt_common::{CallError, Link};
+use tt_proto::im::base_define::{MsgType, SessionType};
+use tt_proto::im::message::{ImMsgData, ImMsgDataAck, ImMsgDataReadAck, ImMsgDataReadNotify};
+use tt_proto::pdu::{MAX_TEXT, encode};
+
+use crate::buddy;
+use crate::conversation::{Conversation, Turn};
+use crate::member::{self, Request};
+use crate::state::Server;
+
+/// `IMMsgDataAck.result` when a message is not accepted (spec/gaps.md §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NotStored = 1,
+    Policy = 3,
+    TooLarge = 5,
+    Overloaded = 7,
+}
+
+/// Longest client_msg_id, in bytes: room for a UUID in any spelling.
+const MAX_CLIENT_MSG_ID: usize = 64;
+
+/// A message on its way to the store, and where its ack goes.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    message: ImMsgData,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+struct Origin {
+    conn: Conn,
+    seq: u16,
+    /// The client understands an ack that says no.
+    refusals: bool,
+    from: u32,
+    to: u32,
+}
+
+impl Origin {
+    fn conversation(&self) -> Conversation {
+        Conversation::single(self.from, self.to)
+    }
+
+    fn ack(&self, server: &Server, msg_id: u32, result: Option<u32>) {
+        let ack = ImMsgDataAck {
+            user_id: self.from,
+            session_id: self.to,
+            msg_id,
+            session_type: SessionType::SessionTypeSingle.into(),
+            result,
+        };
+        member::reply(server, &self.conn, self.seq, &ack);
+    }
+
+    /// Says no, to a client that can take it. An old client crashes on an ack with
+    /// msg_id 0: it gets silence, and the reason is counted and logged here.
+    fn refuse(&self, server: &mut Server, cx: &Context<Server>, result: u32, why: &'static str) {
+        server.metrics.refused(why);
+        if let Some(unsaid) = server.noise.allow(cx.now()) {
+            log::info!("message of user {} refused: {why}{unsaid}", self.from);
+        }
+        if self.refusals {
+            self.ack(server, 0, Some(result));
+        }
+    }
+}
+
+/// Ids for messages whose client makes none: unlike any other server's or start's.
+#[derive(Debug)]
+pub(crate) struct MessageIds {
+    start: u64,
+    last: u64,
+}
+
+impl MessageIds {
+    pub(crate) fn new() -> Self {
+        Self { start: rand::random(), last: 0 }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn text(&self, number: u64) -> String {
+        format!("{:016x}-{number:x}", self.start)
+    }
+}
+
+/// 0x0301 from a client.
+pub(crate) fn send(request: &mut Request<'_>) {
+    let Some(mut message) = request.body::<ImMsgData>() else { return };
+    let origin = Origin {
+        conn: request.conn.clone(),
+        seq: request.pdu.header.seq,
+        refusals: request.member.refusals,
+        from: request.member.user,
+        to: message.to_session_id,
+    };
+    if let Err((refusal, why)) = check(&message, origin.from) {
+        origin.refuse(request.server, request.cx, refusal as u32, why);
+        return;
+    }
+    message.from_user_id = origin.from;
+    message.msg_id = 0;
+    message.create_time = member::unix_seconds(request.cx);
+    message.refusal = None;
+    if message.client_msg_id.as_ref().is_none_or(String::is_empty) {
+        let ids = &mut request.server.message_ids;
+        let (now, seq) = (request.cx.now(), origin.seq);
+        let number = request.member.sent().number(now, seq, origin.to, &message.msg_data, || ids.next());
+        message.client_msg_id = Some(ids.text(number));
+    }
+    forward(request.server, request.cx, Outgoing { message, origin });
+}
+
+/// Whether this server takes the message. Group and voice messages come later.
+fn check(message: &ImMsgData, from: u32) -> Result<(), (Refusal, &'static str)> {
+    match MsgType::try_from(message.msg_type) {
+        Ok(MsgType::MsgTypeSingleText) => {}
+        Ok(_) => return Err((Refusal::Policy, "kind not served")),
+        Err(_) => return Err((Refusal::Policy, "unknown kind")),
+    }
+    if message.msg_data.is_empty() {
+        return Err((Refusal::Policy, "empty"));
+    }
+    if message.msg_data.len() > MAX_TEXT {
+        return Err((Refusal::TooLarge, "too large"));
+    }
+    if message.to_session_id == from {
+        return Err((Refusal::Policy, "to oneself"));
+    }
+    if message.client_msg_id.as_ref().is_some_and(|id| id.len() > MAX_CLIENT_MSG_ID) {
+        return Err((Refusal::Policy, "message id too long"));
+    }
+    Ok(())
+}
+
+/// Gives the message its turn at the store.
+fn forward(server: &mut Server, cx: &mut Context<Server>, outgoing: Outgoing) {
+    let conversation = outgoing.origin.conversation();
+    let db = &server.peers.db;
+    let turn = server.lanes.turn(conversation, outgoing, Link::accepts_requests, || db.of(conversation));
+    match turn {
+        Turn::Held => {}
+        Turn::Refused(Outgoing { origin, .. }) => {
+            origin.refuse(server, cx, Refusal::Overloaded as u32, "no db link takes it");
+        }
+        Turn::Go(Outgoing { message, origin }, link) => {
+            server.call(cx, &link, origin.seq, message, move |server, cx, reply| {
+                answered(server, cx, &origin, reply);
+                for held in server.lanes.done(conversation) {
+                    forward(server, cx, held);
+                }
+            });
+        }
+    }
+}
+
+/// The store has answered, or will not.
+fn answered(server: &mut Server, cx: &mut Context<Server>, origin: &Origin, reply: Result<ImMsgData, CallError>) {
+    match reply {
+        Ok(message) if message.msg_id != 0 => stored(server, cx, origin, message),
+        Ok(message) => {
+            let result = message.refusal.filter(|result| *result != 0).unwrap_or(Refusal::NotStored as u32);
+            origin.refuse(server, cx, result, "by the store");
+        }
+        // It never left this server.
+        Err(CallError::TooMany) => origin.refuse(server, cx, Refusal::Overloaded as u32, "too many at the store"),
+        // Whether it is stored is not known: no word to anybody. The client asks again.
+        Err(error) => {
+            server.metrics.unanswered(error.label());
+            if let Some(unsaid) = server.noise.allow(cx.now()) {
+                log::warn!("message of user {} without answer: {error}{unsaid}", origin.from);
+            }
+        }
+    }
+}
+
+/// Ack first, then the other servers, then the devices here (spec/flows.md §5.1).
+fn stored(server: &mut Server, cx: &mut Context<Server>, origin: &Origin, mut message: ImMsgData) {
+    origin.ack(server, message.msg_id, None);
+    server.metrics.acked.inc();
+    message.from_user_id = origin.from;
+    message.to_session_id = origin.to;
+    let Some(pdu) = copy(server, &mut message) else { return };
+    server.relay(&pdu);
+    deliver(server, cx, &message, &pdu, Some(origin.conn.id()));
+}
+
+/// 0x0301 that another msg server has stored and route has relayed.
+pub(crate) fn relayed(server: &mut Server, cx: &mut Context<Server>, mut message: ImMsgData) {
+    if message.msg_id == 0 || check(&message, message.from_user_id).is_err() {
+        server.metrics.ignored("relayed message");
+        return;
+    }
+    let Some(pdu) = copy(server, &mut message) else { return };
+    deliver(server, cx, &message, &pdu, None);
+}
+
+/// The one PDU that all receivers share: seq 0, nothing of the servers' in it. None
+/// if this message has gone out before.
+fn copy(server: &mut Server, message: &mut ImMsgData) -> Option<Bytes> {
+    let conversation = Conversation::single(message.from_user_id, message.to_session_id);
+    if !server.delivered.insert(conversation, message.msg_id) {
+        server.metrics.repeated.inc();
+        return None;
+    }
+    message.attach_data = None;
+    message.client_msg_id = None;
+    message.refusal = None;
+    Some(encode(0, message))
+}
+
+/// Copies to all devices of both users but the one that sent it.
+fn deliver(server: &mut Server, cx: &Context<Server>, message: &ImMsgData, pdu: &Bytes, except: Option<Token>) {
+    let now = cx.now();
+    for user in [message.from_user_id, message.to_session_id] {
+        for device in server.clients.devices_mut(user).filter(|device| Some(device.conn.id()) != except) {
+            device.send(&server.metrics, pdu);
+            let missed = device.copies.push(message.msg_id, message.from_user_id, now);
+            server.metrics.copies.inc();
+            server.metrics.copies_missed.inc_by(missed as u64);
+        }
+    }
+}
+
+/// 0x0302 from a client: a copy has arrived. Statistics, no more.
+pub(crate) fn received(request: &mut Request<'_>) {
+    let Some(ack) = request.body::<ImMsgDataAck>() else { return };
+    if ack.session_type == SessionType::SessionTypeSingle as i32 {
+        acknowledge(request, ack.msg_id, ack.session_id);
+    }
+}
+
+/// 0x0303 from a client: the cursor moves in the store, which does not answer, and
+/// the reader's other devices are told. The sender of the message is not.
+pub(crate) fn read(request: &mut Request<'_>) {
+    let Some(mut ack) = request.body::<ImMsgDataReadAck>() else { return };
+    let user = request.member.user;
+    let Some(conversation) = buddy::conversation(request, ack.session_type, ack.session_id) else { return };
+    ack.user_id = user;
+    let link = request.server.peers.db.of(conversation);
+    if link.is_none_or(|link| link.send(request.pdu.header.seq, &ack).is_err()) {
+        request.ignore("no db link", &"read cursor not moved");
+        return;
+    }
+    let notice = ImMsgDataReadNotify {
+        user_id: user,
+        session_id: ack.session_id,
+        msg_id: ack.msg_id,
+        session_type: ack.session_type,
+    };
+    request.tell_others(&encode(0, &notice));
+    acknowledge(request, ack.msg_id, ack.session_id);
+}
+
+fn acknowledge(request: &mut Request<'_>, msg_id: u32, from: u32) {
+    let (now, conn) = (request.cx.now(), request.conn.id());
+    let mut devices = request.server.clients.devices_mut(request.member.user);
+    let Some(device) = devices.find(|device| device.conn.id() == conn) else { return };
+    let missed = device.copies.expire(now);
+    device.copies.acknowledge(msg_id, from);
+    drop(devices);
+    request.server.metrics.copies_missed.inc_by(missed as u64);
+}
+
+impl Request<'_> {
+    /// Sends a notice to the user's other connections, here and on other servers.
+    pub(crate) fn tell_others(&mut self, notice: &Bytes) {
+        self.server.tell_others(self.member.user, self.conn.id(), notice);
+    }
+}
+
+impl Server {
+    /// Sends a notice to a user's connections but one, here and on other servers.
+    pub(crate) fn tell_others(&mut self, user: u32, except: Token, notice: &Bytes) {
+        for device in self.clients.devices_mut(user).filter(|device| device.conn.id() != except) {
+            device.send(&self.metrics, notice);
+        }
+        self.relay(notice);
+    }
+}

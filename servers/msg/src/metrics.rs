@@ -1,0 +1,122 @@
+//! What a msg server counts: every limit, every refusal, every reason for which a
+//! client leaves.
+
+use bytes::Bytes;
+use netlib::{CloseReason, Conn};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use tt_common::metrics::{Label, Labelled};
+use tt_proto::im::base_define::ResultType;
+use tt_proto::pdu::PduRef;
+
+use crate::state::Clients;
+
+/// The counts of one msg server.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    /// PDUs by command, of links and clients alike.
+    pdus: tt_common::Metrics,
+    /// Connections that have not signed in.
+    pub(crate) visitors: Gauge,
+    connections: Gauge,
+    users: Gauge,
+    sign_ins: Labelled,
+    closed: Family<Closed, Counter>,
+    pub(crate) kicked: Counter,
+    /// Requests of signed-in clients.
+    pub(crate) requests: Counter,
+    /// Times a client over its rate was not read for a while.
+    pub(crate) paused: Counter,
+    ignored: Labelled,
+    refused: Labelled,
+    unanswered: Labelled,
+    pub(crate) lists_cut: Counter,
+    pub(crate) acked: Counter,
+    /// Messages whose copies had gone out before.
+    pub(crate) repeated: Counter,
+    pub(crate) copies: Counter,
+    pub(crate) copies_missed: Counter,
+    pub(crate) relays_dropped: Counter,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Closed {
+    client: &'static str,
+    reason: &'static str,
+}
+
+impl Metrics {
+    /// All zero, shown by `common`.
+    pub(crate) fn new(common: &tt_common::Metrics) -> Self {
+        let all = Self { pdus: common.clone(), ..Self::default() };
+        common.register("visitors", "Client connections that have not signed in", all.visitors.clone());
+        common.register("connections", "Client connections that are signed in", all.connections.clone());
+        common.register("users", "Users with a connection here", all.users.clone());
+        common.register("sign_ins", "Sign-ins by result", all.sign_ins.clone());
+        common.register("clients_closed", "Client connections closed, by kind and reason", all.closed.clone());
+        common.register("kicked", "Client connections told to leave", all.kicked.clone());
+        common.register("requests", "Requests of signed-in clients", all.requests.clone());
+        common.register("rate_pauses", "Times a client over its rate was not read", all.paused.clone());
+        common.register("requests_ignored", "Requests without answer, by reason", all.ignored.clone());
+        common.register("messages_refused", "Messages not accepted, by reason", all.refused.clone());
+        common.register("unanswered", "Requests another server did not answer", all.unanswered.clone());
+        common.register("lists_cut", "Questions with more ids than are answered", all.lists_cut.clone());
+        common.register("messages_acked", "Messages stored and acknowledged", all.acked.clone());
+        common.register("messages_repeated", "Messages stored and delivered before", all.repeated.clone());
+        common.register("copies", "Copies of messages sent to clients", all.copies.clone());
+        common.register("copies_missed", "Copies not acknowledged in 15 s", all.copies_missed.clone());
+        common.register("relays_dropped", "PDUs for other msg servers without a route", all.relays_dropped.clone());
+        all
+    }
+
+    /// Shows how many are here.
+    pub(crate) fn show(&self, clients: &Clients) {
+        self.connections.set(i64::try_from(clients.connections()).unwrap_or(i64::MAX));
+        self.users.set(i64::try_from(clients.users()).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a PDU from a client.
+    pub(crate) fn received(&self, pdu: &PduRef<'_>) {
+        self.pdus.received(pdu.header.command, pdu.header.length as usize);
+    }
+
+    /// Queues a PDU for a client and counts it. A connection that is closing has no
+    /// use for it; one that does not read is closed by its output limit.
+    pub(crate) fn send(&self, conn: &Conn, pdu: Bytes) {
+        let (command, len) = (PduRef::parse(&pdu).map_or(0, |pdu| pdu.header.command), pdu.len());
+        if conn.send(pdu).is_ok() {
+            self.pdus.sent(command, len);
+        }
+    }
+
+    pub(crate) fn sign_in(&self, result: ResultType) {
+        count(&self.sign_ins, result.as_str_name());
+    }
+
+    pub(crate) fn closed(&self, client: &'static str, reason: &CloseReason) {
+        // Our own refusals are told apart; their texts are constants.
+        let reason = match reason {
+            CloseReason::Refused(why) => why,
+            other => other.label(),
+        };
+        self.closed.get_or_create(&Closed { client, reason }).inc();
+    }
+
+    pub(crate) fn ignored(&self, why: &'static str) {
+        count(&self.ignored, why);
+    }
+
+    pub(crate) fn refused(&self, why: &'static str) {
+        count(&self.refused, why);
+    }
+
+    pub(crate) fn unanswered(&self, why: &'static str) {
+        count(&self.unanswered, why);
+    }
+}
+
+fn count(family: &Labelled, kind: &'static str) {
+    family.get_or_create(&Label { kind }).inc();
+}

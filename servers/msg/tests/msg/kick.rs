@@ -1,0 +1,124 @@
+//! One connection of each class: who is kicked, when, and what a kicked client can
+//! still do.
+
+use tt_proto::im::base_define::{ClientType, KickReasonType};
+use tt_proto::im::login::{ImKickPcClientReq, ImKickPcClientRsp, ImKickUser, ImLoginRes, ImLogoutReq, ImLogoutRsp};
+use tt_proto::im::message::{ImClientTimeReq, ImMsgData, ImMsgDataAck};
+use tt_proto::im::server::{ImServerKickUser, ImUserCntUpdate, ImUserStatusUpdate, ImValidateReq};
+
+use crate::support::{MAC, PC, PHONE, Wire, World, ack, login_request, text, valid};
+
+fn expect_kick(client: &mut Wire, user: u32, reason: KickReasonType) {
+    let (seq, kick) = client.expect::<ImKickUser>();
+    assert_eq!((seq, kick.user_id, kick.kick_reason), (0, user, reason as i32));
+}
+
+#[test]
+fn a_new_pc_kicks_the_old_one_and_the_world_hears_it_before_the_reply() {
+    let mut world = World::new();
+    let mut old = world.sign_in(5, PC);
+    let mut new = world.server.connect();
+    new.send(1, &login_request(5, MAC));
+    let (seq, request) = world.db.expect::<ImValidateReq>();
+    world.db.send(seq, &valid(request, 5));
+    expect_kick(&mut old, 5, KickReasonType::KickReasonDuplicateUser);
+    let (_, kick) = world.route.expect::<ImServerKickUser>();
+    assert_eq!((kick.user_id, kick.client_type, kick.reason), (5, MAC as i32, 1));
+    assert_eq!(world.route.expect::<ImUserStatusUpdate>().1.user_status, 1);
+    assert_eq!(world.login.expect::<ImUserCntUpdate>().1.user_action, 1);
+    assert_eq!(new.expect::<ImLoginRes>().1.result_code, 0);
+    // The old connection still counts; it leaves when it closes.
+    old.send(2, &ImLogoutReq::default());
+    old.expect::<ImLogoutRsp>();
+    old.expect_closed();
+    world.expect_left(5, PC);
+    new.expect_nothing();
+}
+
+#[test]
+fn a_phone_and_a_pc_live_together_and_other_users_are_not_touched() {
+    let mut world = World::new();
+    let mut pc = world.sign_in(5, PC);
+    let mut other = world.sign_in(6, PC);
+    let mut phone = world.sign_in(5, PHONE);
+    pc.expect_nothing();
+    other.expect_nothing();
+    phone.expect_nothing();
+}
+
+#[test]
+fn a_kicked_client_may_beat_and_is_closed_after_the_grace_time() {
+    let mut world = World::with(|config| config.timeouts.kick_grace_ms = 300);
+    let mut old = world.sign_in(5, PC);
+    let mut new = world.sign_in(5, PC);
+    let start = std::time::Instant::now();
+    expect_kick(&mut old, 5, KickReasonType::KickReasonDuplicateUser);
+    old.expect_nothing();
+    old.expect_closed();
+    assert!(start.elapsed().as_millis() >= 200, "closed after {:?}", start.elapsed());
+    world.expect_left(5, PC);
+    new.expect_nothing();
+}
+
+#[test]
+fn a_kicked_client_that_goes_on_is_closed_at_once() {
+    let mut world = World::with(|config| config.timeouts.kick_grace_ms = 60_000);
+    let mut old = world.sign_in(5, PC);
+    let _new = world.sign_in(5, PC);
+    expect_kick(&mut old, 5, KickReasonType::KickReasonDuplicateUser);
+    old.send(7, &ImClientTimeReq::default());
+    old.expect_closed();
+    world.expect_left(5, PC);
+}
+
+#[test]
+fn a_kicked_client_gets_no_more_messages() {
+    let mut world = World::new();
+    let mut old = world.sign_in(5, PC);
+    let mut new = world.sign_in(5, PC);
+    let mut peer = world.sign_in(6, PC);
+    expect_kick(&mut old, 5, KickReasonType::KickReasonDuplicateUser);
+    peer.send(1, &text(5, "hi"));
+    world.store(1);
+    assert_eq!(peer.expect::<ImMsgDataAck>().1, ack(6, 5, 1, None));
+    assert_eq!(new.expect::<ImMsgData>().1.msg_id, 1);
+    old.expect_nothing();
+}
+
+#[test]
+fn another_msg_server_kicks_through_route_all_of_the_class() {
+    let mut world = World::new();
+    let mut pc = world.sign_in(5, PC);
+    let mut phone = world.sign_in(5, PHONE);
+    let mut other = world.sign_in(6, PC);
+    let mac = ClientType::ClientTypeMac.into();
+    world.route.send(0, &ImServerKickUser { user_id: 5, client_type: mac, reason: 2 });
+    expect_kick(&mut pc, 5, KickReasonType::KickReasonMobileKick);
+    phone.expect_nothing();
+    other.expect_nothing();
+    // A number that is no reason must not reach an old client.
+    let phone_type = ClientType::ClientTypeIos.into();
+    world.route.send(0, &ImServerKickUser { user_id: 5, client_type: phone_type, reason: u32::MAX });
+    expect_kick(&mut phone, 5, KickReasonType::KickReasonDuplicateUser);
+}
+
+#[test]
+fn a_phone_kicks_its_pc_here_and_elsewhere() {
+    let mut world = World::new();
+    let mut pc = world.sign_in(5, PC);
+    let mut phone = world.sign_in(5, PHONE);
+    phone.send(3, &ImKickPcClientReq { user_id: 6 });
+    expect_kick(&mut pc, 5, KickReasonType::KickReasonMobileKick);
+    let (_, kick) = world.route.expect::<ImServerKickUser>();
+    assert_eq!((kick.user_id, kick.client_type, kick.reason), (5, ClientType::ClientTypeMac as i32, 2));
+    assert_eq!(phone.expect::<ImKickPcClientRsp>().1, ImKickPcClientRsp { user_id: 5, result_code: 0 });
+}
+
+#[test]
+fn a_pc_cannot_kick_a_pc() {
+    let mut world = World::new();
+    let mut pc = world.sign_in(5, PC);
+    pc.send(3, &ImKickPcClientReq { user_id: 5 });
+    pc.expect_nothing();
+    world.expect_nothing_at_the_store(&mut pc);
+}

@@ -1,0 +1,13 @@
+//! The msg server's rules, each on real sockets against servers and clients that the
+//! test plays itself.
+
+mod bad_input;
+mod kick;
+mod logs;
+mod messages;
+mod order;
+mod presence;
+mod questions;
+mod sign_in;
+mod stop;
+mod support;
