@@ -1,0 +1,127 @@
+//! What a session needs to know before it starts, and what it reports while it lives.
+
+use std::time::Duration;
+
+use tt_proto::im::base_define::ClientType;
+use tt_proto::password;
+
+use crate::{Error, Message, Peer, Presence, ServerUrl, User};
+
+/// A user may have one session of each class; signing in again with the same class ends the
+/// earlier one (spec/wire.md §7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientClass {
+    /// Desktop clients. Only they count as online.
+    Pc,
+    /// Mobile clients.
+    Mobile,
+}
+
+impl ClientClass {
+    /// The client type that stands for the class in the sign-in.
+    pub(crate) fn client_type(self) -> ClientType {
+        match self {
+            Self::Pc => ClientType::ClientTypeWindows,
+            Self::Mobile => ClientType::ClientTypeAndroid,
+        }
+    }
+}
+
+/// Who signs in where, and how patient the session is.
+#[derive(Clone)]
+pub struct Options {
+    /// The login server.
+    pub server: ServerUrl,
+    /// The login name.
+    pub user: String,
+    /// The password's digest, as it goes over the wire.
+    digest: String,
+    /// As which class of client.
+    pub class: ClientClass,
+    /// Whether to connect again, without end, when the connection is lost or cannot be made.
+    pub reconnect: bool,
+    /// The first pause before connecting again; it doubles up to [`Options::longest_retry`], with
+    /// 20 % of jitter either way.
+    pub first_retry: Duration,
+    /// The longest pause before connecting again.
+    pub longest_retry: Duration,
+    /// The limit of one attempt: discovery, connect and sign-in together.
+    pub login_timeout: Duration,
+    /// The default limit of a request.
+    pub request_timeout: Duration,
+}
+
+impl Options {
+    /// Options with the usual limits: one attempt 15 s, one request 8 s, no reconnect; with it,
+    /// pauses from 3 s to 60 s (spec/gaps.md §8).
+    pub fn new(server: ServerUrl, user: &str, password: &str, class: ClientClass) -> Self {
+        Self {
+            server,
+            user: user.to_owned(),
+            digest: password::wire_digest(password),
+            class,
+            reconnect: false,
+            first_retry: Duration::from_secs(3),
+            longest_retry: Duration::from_mins(1),
+            login_timeout: Duration::from_secs(15),
+            request_timeout: Duration::from_secs(8),
+        }
+    }
+
+    /// With automatic reconnection.
+    pub fn reconnecting(mut self) -> Self {
+        self.reconnect = true;
+        self
+    }
+
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl std::fmt::Debug for Options {
+    /// Without the digest: it is as good as the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("server", &self.server)
+            .field("user", &self.user)
+            .field("class", &self.class)
+            .field("reconnect", &self.reconnect)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What happens in a session without having been asked for.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Signed in, for the first time or again after [`Event::Offline`].
+    Online {
+        /// The user's own card.
+        me: User,
+    },
+    /// The connection could not be made or was lost; only in sessions that reconnect.
+    Offline {
+        /// Why.
+        error: Error,
+        /// When the next attempt begins.
+        retry_in: Duration,
+    },
+    /// A message arrived: from somebody else, or one's own from another device. Each comes once.
+    Message(Message),
+    /// Another device of this user has read a conversation.
+    Read {
+        /// Which one.
+        conversation: Peer,
+        /// Up to this message.
+        msg_id: u32,
+    },
+    /// Somebody came or went.
+    Presence {
+        /// Who.
+        user_id: u32,
+        /// The new state.
+        presence: Presence,
+    },
+    /// The session has ended and will do nothing more. Always the last event, and always sent.
+    Closed(Error),
+}

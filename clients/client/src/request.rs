@@ -1,0 +1,375 @@
+//! Everything a client can ask, one small type per question. A question knows its PDU, how to
+//! read the answer, and whether asking twice is harmless; both layers of this library carry any
+//! of them.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use tt_proto::Body;
+use tt_proto::im::{buddy, login, message};
+
+use crate::{Conversation, Department, Error, Message, Peer, Presence, Sent, User, text};
+
+/// Whether a request may be sent again when the connection was lost before its answer came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// It changes nothing, or twice is the same as once.
+    Always,
+    /// Only on a server that recognises the client's message ids (spec/gaps.md §6).
+    IfServerKnowsMessageIds,
+    /// Never.
+    Never,
+}
+
+/// A question to the message server with exactly one answer.
+pub trait Request: 'static {
+    /// The PDU body that asks.
+    type Question: Body;
+    /// The PDU body that answers.
+    type Answer: Body;
+    /// What the caller gets.
+    type Output: 'static;
+    /// The step's name in errors, as in "no answer to …".
+    const WHAT: &'static str;
+    /// What happens to it when the connection is lost.
+    const REPEAT: Repeat = Repeat::Always;
+
+    /// The question, asked by user `me`. Called again for each repetition.
+    fn question(&self, me: u32) -> Self::Question;
+
+    /// Reads the answer.
+    ///
+    /// # Errors
+    /// Whatever the answer says went wrong.
+    fn read(&self, me: u32, answer: Self::Answer) -> Result<Self::Output, Error>;
+}
+
+/// Sends one text message; answered when the server has stored it.
+#[derive(Debug, Clone)]
+pub struct SendText {
+    to: Peer,
+    sealed: Bytes,
+    client_msg_id: String,
+}
+
+impl SendText {
+    /// A message with a fresh random id.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an empty text and one above the protocol's limit.
+    pub fn new(to: impl Into<Peer>, text: &str) -> Result<Self, Error> {
+        let mut id = String::with_capacity(32);
+        // Writing to a String cannot fail.
+        let _ = write!(id, "{:032x}", rand::random::<u128>());
+        Self::with_id(to, text, id)
+    }
+
+    /// A message under an id of the caller's choice. Using the id of an earlier message with the
+    /// same text repeats that message: the server stores it once and gives the same number again.
+    ///
+    /// # Errors
+    /// As [`SendText::new`].
+    pub fn with_id(to: impl Into<Peer>, text: &str, client_msg_id: String) -> Result<Self, Error> {
+        Ok(Self { to: to.into(), sealed: text::encrypt(text)?, client_msg_id })
+    }
+
+    /// The id under which it goes; to be kept by who wants to repeat it later.
+    pub fn client_msg_id(&self) -> &str {
+        &self.client_msg_id
+    }
+}
+
+impl Request for SendText {
+    type Question = message::ImMsgData;
+    type Answer = message::ImMsgDataAck;
+    type Output = Sent;
+    const WHAT: &'static str = "the message";
+    const REPEAT: Repeat = Repeat::IfServerKnowsMessageIds;
+
+    fn question(&self, me: u32) -> Self::Question {
+        message::ImMsgData {
+            from_user_id: me,
+            to_session_id: self.to.id(),
+            msg_id: 0,
+            create_time: 0,
+            msg_type: self.to.text_type() as i32,
+            msg_data: self.sealed.clone(),
+            client_msg_id: Some(self.client_msg_id.clone()),
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Sent, Error> {
+        match answer.result.unwrap_or(0) {
+            0 if answer.msg_id == 0 => Err(Error::Protocol("an acknowledgement without a message number".to_owned())),
+            0 => Ok(Sent { msg_id: answer.msg_id, client_msg_id: self.client_msg_id.clone() }),
+            code => Err(Error::from_ack(code)),
+        }
+    }
+}
+
+/// A page of a conversation's history, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct History {
+    /// Which conversation.
+    pub peer: Peer,
+    /// The newest number wanted; 0 for the newest there is.
+    pub from_msg_id: u32,
+    /// How many at most. Servers answer fewer where the page would grow too large.
+    pub count: u32,
+}
+
+impl Request for History {
+    type Question = message::ImGetMsgListReq;
+    type Answer = message::ImGetMsgListRsp;
+    type Output = Vec<Message>;
+    const WHAT: &'static str = "the history";
+
+    fn question(&self, me: u32) -> Self::Question {
+        message::ImGetMsgListReq {
+            user_id: me,
+            session_type: self.peer.session_type() as i32,
+            session_id: self.peer.id(),
+            msg_id_begin: self.from_msg_id,
+            msg_cnt: self.count,
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok(answer.msg_list.iter().map(|info| Message::from_history(me, self.peer, info)).collect())
+    }
+}
+
+/// Single messages of a conversation by number, newest first; unknown numbers are left out.
+#[derive(Debug, Clone)]
+pub struct MessagesById {
+    /// Which conversation.
+    pub peer: Peer,
+    /// The numbers wanted, at most 100.
+    pub msg_ids: Vec<u32>,
+}
+
+impl Request for MessagesById {
+    type Question = message::ImGetMsgByIdReq;
+    type Answer = message::ImGetMsgByIdRsp;
+    type Output = Vec<Message>;
+    const WHAT: &'static str = "messages by number";
+
+    fn question(&self, me: u32) -> Self::Question {
+        message::ImGetMsgByIdReq {
+            user_id: me,
+            session_type: self.peer.session_type() as i32,
+            session_id: self.peer.id(),
+            msg_id_list: self.msg_ids.clone(),
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok(answer.msg_list.iter().map(|info| Message::from_history(me, self.peer, info)).collect())
+    }
+}
+
+/// The newest message's number in a conversation, 0 if there is none.
+#[derive(Debug, Clone, Copy)]
+pub struct LatestMsgId {
+    /// Which conversation.
+    pub peer: Peer,
+}
+
+impl Request for LatestMsgId {
+    type Question = message::ImGetLatestMsgIdReq;
+    type Answer = message::ImGetLatestMsgIdRsp;
+    type Output = u32;
+    const WHAT: &'static str = "the latest message number";
+
+    fn question(&self, me: u32) -> Self::Question {
+        message::ImGetLatestMsgIdReq {
+            user_id: me,
+            session_type: self.peer.session_type() as i32,
+            session_id: self.peer.id(),
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<u32, Error> {
+        Ok(answer.latest_msg_id)
+    }
+}
+
+/// The conversations with unread messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Unread;
+
+impl Request for Unread {
+    type Question = message::ImUnreadMsgCntReq;
+    type Answer = message::ImUnreadMsgCntRsp;
+    type Output = Vec<Conversation>;
+    const WHAT: &'static str = "the unread counts";
+
+    fn question(&self, me: u32) -> Self::Question {
+        message::ImUnreadMsgCntReq { user_id: me, ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok(answer.unreadinfo_list.into_iter().map(Conversation::from).collect())
+    }
+}
+
+/// The server's clock, in seconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerTime;
+
+impl Request for ServerTime {
+    type Question = message::ImClientTimeReq;
+    type Answer = message::ImClientTimeRsp;
+    type Output = u32;
+    const WHAT: &'static str = "the server time";
+
+    fn question(&self, _me: u32) -> Self::Question {
+        message::ImClientTimeReq::default()
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<u32, Error> {
+        Ok(answer.server_time)
+    }
+}
+
+/// The recent conversations, most recent first, at most 100.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sessions {
+    /// Only what changed after this time, in seconds since 1970; 0 for all.
+    pub since: u32,
+}
+
+impl Request for Sessions {
+    type Question = buddy::ImRecentContactSessionReq;
+    type Answer = buddy::ImRecentContactSessionRsp;
+    type Output = Vec<Conversation>;
+    const WHAT: &'static str = "the recent conversations";
+
+    fn question(&self, me: u32) -> Self::Question {
+        buddy::ImRecentContactSessionReq { user_id: me, latest_update_time: self.since, ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok(answer.contact_session_list.into_iter().map(Conversation::from).collect())
+    }
+}
+
+/// A page of the address book. A server cuts a long list; [`Session::users`](crate::Session::users)
+/// fetches all pages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct UsersPage {
+    /// Only who changed at or after this time, in seconds since 1970; 0 for everybody. Users who
+    /// have left are listed only for a time other than 0.
+    pub since: u32,
+}
+
+impl Request for UsersPage {
+    type Question = buddy::ImAllUserReq;
+    type Answer = buddy::ImAllUserRsp;
+    /// The users, and the time of the newest change among them.
+    type Output = (Vec<User>, u32);
+    const WHAT: &'static str = "the address book";
+
+    fn question(&self, me: u32) -> Self::Question {
+        buddy::ImAllUserReq { user_id: me, latest_update_time: self.since, ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok((answer.user_list.into_iter().map(User::from).collect(), answer.latest_update_time))
+    }
+}
+
+/// Users' cards by id; unknown ids are left out.
+#[derive(Debug, Clone)]
+pub struct UsersById {
+    /// The ids wanted, at most 1,000.
+    pub ids: Vec<u32>,
+}
+
+impl Request for UsersById {
+    type Question = buddy::ImUsersInfoReq;
+    type Answer = buddy::ImUsersInfoRsp;
+    type Output = Vec<User>;
+    const WHAT: &'static str = "users by id";
+
+    fn question(&self, me: u32) -> Self::Question {
+        buddy::ImUsersInfoReq { user_id: me, user_id_list: self.ids.clone(), ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok(answer.user_info_list.into_iter().map(User::from).collect())
+    }
+}
+
+/// Who of these users is online, in the order asked.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// The ids wanted, at most 5,000.
+    pub ids: Vec<u32>,
+}
+
+impl Request for Status {
+    type Question = buddy::ImUsersStatReq;
+    type Answer = buddy::ImUsersStatRsp;
+    type Output = Vec<(u32, Presence)>;
+    const WHAT: &'static str = "the online status";
+
+    fn question(&self, me: u32) -> Self::Question {
+        buddy::ImUsersStatReq { user_id: me, user_id_list: self.ids.clone(), ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        let read = |stat: &tt_proto::im::base_define::UserStat| (stat.user_id, Presence::from_wire(stat.status));
+        Ok(answer.user_stat_list.iter().map(read).collect())
+    }
+}
+
+/// The departments of the address book.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Departments {
+    /// Only what changed after this time, in seconds since 1970; 0 for all.
+    pub since: u32,
+}
+
+impl Request for Departments {
+    type Question = buddy::ImDepartmentReq;
+    type Answer = buddy::ImDepartmentRsp;
+    type Output = Vec<Department>;
+    const WHAT: &'static str = "the departments";
+
+    fn question(&self, me: u32) -> Self::Question {
+        buddy::ImDepartmentReq { user_id: me, latest_update_time: self.since, ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok(answer.dept_list.into_iter().map(Department::from).collect())
+    }
+}
+
+/// Logs out; the server closes the connection afterwards. A mobile client that only wants to go
+/// away closes instead: logging out also forgets its push token.
+#[derive(Debug, Clone, Copy)]
+pub struct Logout;
+
+impl Request for Logout {
+    type Question = login::ImLogoutReq;
+    type Answer = login::ImLogoutRsp;
+    type Output = ();
+    const WHAT: &'static str = "the log-out";
+    const REPEAT: Repeat = Repeat::Never;
+
+    fn question(&self, _me: u32) -> Self::Question {
+        login::ImLogoutReq::default()
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<(), Error> {
+        match answer.result_code {
+            0 => Ok(()),
+            code => Err(Error::Refused { what: Self::WHAT, code, text: "no reason given".to_owned() }),
+        }
+    }
+}

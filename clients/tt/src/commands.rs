@@ -1,0 +1,125 @@
+//! The commands for scripts: sign in, do one thing, print it, go.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+use tt_client::{Client, ClientClass, Message, Options, Peer, Presence};
+
+use crate::cli::{Command, Format};
+use crate::directory::{self, Directory};
+use crate::failure::Failure;
+use crate::listen::listen;
+use crate::output::Output;
+
+/// How many messages to ask for at once; servers answer at most 200.
+const PAGE: u32 = 200;
+/// How many users' status to ask for at once.
+const STATUS_PAGE: usize = 1000;
+
+/// Runs one command to its end.
+pub(crate) fn run(command: Command, options: Options) -> Result<(), Failure> {
+    let json = match &command {
+        Command::Send { format: Format { json }, .. }
+        | Command::Listen { format: Format { json }, .. }
+        | Command::History { format: Format { json }, .. }
+        | Command::Users { format: Format { json } }
+        | Command::Sessions { format: Format { json } }
+        | Command::Status { format: Format { json }, .. } => *json,
+    };
+    let mut output = Output::new(io::stdout().lock(), json);
+    let advice = match (&command, options.class) {
+        (Command::Listen { .. }, ClientClass::Pc) => "use --as mobile to listen beside a chat of the same user",
+        _ => "run one command of a user at a time",
+    };
+    let done = match command {
+        Command::Send { who, text, .. } => send(options, &mut output, &who, &text),
+        Command::Listen { count, timeout, .. } => listen(options, &mut output, count, timeout),
+        Command::History { who, limit, .. } => history(options, &mut output, &who, limit),
+        Command::Users { .. } => users(options, &mut output),
+        Command::Sessions { .. } => sessions(options, &mut output),
+        Command::Status { who, .. } => status(options, &mut output, &who),
+    };
+    done.map_err(|failure| if failure.is_signed_out() { failure.advise(advice) } else { failure })
+}
+
+/// Signs in. Nobody reads this client's events, so the receiver goes.
+fn sign_in(options: Options) -> Result<Client, Failure> {
+    let (client, _) = Client::login(options)?;
+    Ok(client)
+}
+
+fn send(options: Options, output: &mut Output<impl Write>, who: &str, text: &str) -> Result<(), Failure> {
+    // Refused before anybody is bothered with a sign-in.
+    tt_client::request::SendText::new(0, text)?;
+    let client = sign_in(options)?;
+    let to = directory::find(&client, who)?;
+    if to.id == client.me().id {
+        // Servers store no such message, and some do not say so.
+        return Err(Failure::usage("a message to yourself cannot be sent"));
+    }
+    let sent = client.send_text(to.id, text)?;
+    Ok(output.sent(&sent, client.me(), &to)?)
+}
+
+fn history(options: Options, output: &mut Output<impl Write>, who: &str, limit: u32) -> Result<(), Failure> {
+    let client = sign_in(options)?;
+    let peer = directory::find(&client, who)?;
+    let names = Directory::new([client.me(), &peer]);
+    let mut messages: Vec<Message> = Vec::new();
+    let mut from_msg_id = 0;
+    while (messages.len() as u64) < u64::from(limit) {
+        let wanted = (limit - messages.len() as u32).min(PAGE);
+        let page = client.history(peer.id, from_msg_id, wanted)?;
+        let Some(oldest) = page.last().map(|message| message.msg_id) else { break };
+        messages.extend(page);
+        // Numbers begin at 1.
+        if oldest <= 1 {
+            break;
+        }
+        from_msg_id = oldest - 1;
+    }
+    for message in messages.iter().rev() {
+        output.message(message, &names)?;
+    }
+    Ok(())
+}
+
+fn users(options: Options, output: &mut Output<impl Write>) -> Result<(), Failure> {
+    let client = sign_in(options)?;
+    let users = client.users()?;
+    let ids: Vec<u32> = users.iter().map(|user| user.id).collect();
+    let mut presence = HashMap::new();
+    for ids in ids.chunks(STATUS_PAGE) {
+        presence.extend(client.status(ids)?);
+    }
+    for user in &users {
+        output.user(user, presence.get(&user.id).copied().unwrap_or(Presence::Offline))?;
+    }
+    Ok(())
+}
+
+fn sessions(options: Options, output: &mut Output<impl Write>) -> Result<(), Failure> {
+    let client = sign_in(options)?;
+    let sessions = client.sessions()?;
+    let unread: HashMap<Peer, u32> = client.unread()?.iter().map(|entry| (entry.peer, entry.unread)).collect();
+    let ids: Vec<u32> = sessions.iter().filter_map(|session| user_id(session.peer)).collect();
+    let names = Directory::new(&client.users_by_id(&ids)?);
+    for session in &sessions {
+        output.session(session, unread.get(&session.peer).copied().unwrap_or(0), &names)?;
+    }
+    Ok(())
+}
+
+fn user_id(peer: Peer) -> Option<u32> {
+    match peer {
+        Peer::User(id) => Some(id),
+        Peer::Group(_) => None,
+    }
+}
+
+fn status(options: Options, output: &mut Output<impl Write>, who: &str) -> Result<(), Failure> {
+    let client = sign_in(options)?;
+    let user = directory::find(&client, who)?;
+    let presence = client.status(&[user.id])?.first().map_or(Presence::Offline, |(_, presence)| *presence);
+    Ok(output.status(&user, presence)?)
+}
