@@ -1,0 +1,46 @@
+//! The command numbers that the tests use, copied by hand from the command table of spec/wire.md §6:
+//! the table in `tt_proto` is under test here and cannot vouch for itself.
+
+#![allow(missing_docs)]
+
+pub const REQ_MSGSERVER: u16 = 0x0101;
+pub const RES_MSGSERVER: u16 = 0x0102;
+pub const REQ_USERLOGIN: u16 = 0x0103;
+pub const RES_USERLOGIN: u16 = 0x0104;
+pub const REQ_LOGINOUT: u16 = 0x0105;
+pub const RES_LOGINOUT: u16 = 0x0106;
+pub const KICK_USER: u16 = 0x0107;
+pub const REQ_KICKPCCLIENT: u16 = 0x010a;
+pub const RES_KICKPCCLIENT: u16 = 0x010b;
+
+pub const RECENT_SESSION_REQUEST: u16 = 0x0201;
+pub const RECENT_SESSION_RESPONSE: u16 = 0x0202;
+pub const STATUS_NOTIFY: u16 = 0x0203;
+pub const USER_INFO_REQUEST: u16 = 0x0204;
+pub const USER_INFO_RESPONSE: u16 = 0x0205;
+pub const ALL_USER_REQUEST: u16 = 0x0208;
+pub const ALL_USER_RESPONSE: u16 = 0x0209;
+pub const USERS_STATUS_REQUEST: u16 = 0x020a;
+pub const USERS_STATUS_RESPONSE: u16 = 0x020b;
+pub const PC_LOGIN_STATUS_NOTIFY: u16 = 0x020e;
+pub const DEPARTMENT_REQUEST: u16 = 0x0210;
+pub const DEPARTMENT_RESPONSE: u16 = 0x0211;
+
+pub const MSG_DATA: u16 = 0x0301;
+pub const MSG_DATA_ACK: u16 = 0x0302;
+pub const MSG_READ_ACK: u16 = 0x0303;
+pub const MSG_READ_NOTIFY: u16 = 0x0304;
+pub const TIME_REQUEST: u16 = 0x0305;
+pub const TIME_RESPONSE: u16 = 0x0306;
+pub const UNREAD_CNT_REQUEST: u16 = 0x0307;
+pub const UNREAD_CNT_RESPONSE: u16 = 0x0308;
+pub const MSG_LIST_REQUEST: u16 = 0x0309;
+pub const MSG_LIST_RESPONSE: u16 = 0x030a;
+pub const LATEST_MSG_ID_REQ: u16 = 0x030b;
+pub const LATEST_MSG_ID_RSP: u16 = 0x030c;
+pub const MSG_BY_ID_REQ: u16 = 0x030d;
+pub const MSG_BY_ID_RES: u16 = 0x030e;
+
+pub const HEARTBEAT: u16 = 0x0701;
+pub const VALIDATE_REQ: u16 = 0x0703;
+pub const VALIDATE_RSP: u16 = 0x0704;

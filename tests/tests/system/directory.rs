@@ -1,0 +1,129 @@
+//! Who is there: address book, departments, user cards, presence, the server's clock.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tt_proto::im::{buddy, login, message};
+use tt_tests::{Class, Client, Home, PATIENCE, command};
+
+const ONLINE: i32 = 1;
+const OFFLINE: i32 = 2;
+
+fn all_users(client: &mut Client, since: u32) -> buddy::ImAllUserRsp {
+    let request = buddy::ImAllUserReq { user_id: client.user_id, latest_update_time: since, ..Default::default() };
+    client.request(command::ALL_USER_REQUEST, &request, command::ALL_USER_RESPONSE)
+}
+
+fn status_of(client: &mut Client, users: &[u32]) -> Vec<(u32, i32)> {
+    let request = buddy::ImUsersStatReq { user_id: client.user_id, user_id_list: users.to_vec(), ..Default::default() };
+    let answer: buddy::ImUsersStatRsp =
+        client.request(command::USERS_STATUS_REQUEST, &request, command::USERS_STATUS_RESPONSE);
+    answer.user_stat_list.iter().map(|stat| (stat.user_id, stat.status)).collect()
+}
+
+#[test]
+fn the_address_book_is_complete_and_then_incremental() {
+    let home = Home::new();
+    let dev = home.start();
+    let mut alice = dev.sign_in("alice", Class::Pc);
+    let all = all_users(&mut alice, 0);
+    let mut names: Vec<_> = all.user_list.iter().map(|user| &user.user_real_name).collect();
+    names.sort();
+    assert_eq!(names, ["alice", "bob"]);
+    assert!(all.latest_update_time > 0);
+    let again = all_users(&mut alice, all.latest_update_time + 1);
+    assert_eq!(again.user_list, []);
+    assert_eq!(again.latest_update_time, all.latest_update_time + 1, "nothing changed: as asked");
+}
+
+#[test]
+fn departments_and_their_people_agree() {
+    let home = Home::new();
+    let dev = home.start();
+    let mut alice = dev.sign_in("alice", Class::Pc);
+    let request = buddy::ImDepartmentReq { user_id: alice.user_id, ..Default::default() };
+    let answer: buddy::ImDepartmentRsp =
+        alice.request(command::DEPARTMENT_REQUEST, &request, command::DEPARTMENT_RESPONSE);
+    assert_eq!(answer.user_id, alice.user_id);
+    let known: Vec<u32> = answer.dept_list.iter().map(|department| department.dept_id).collect();
+    for user in all_users(&mut alice, 0).user_list {
+        let department = user.department_id;
+        assert!(department == 0 || known.contains(&department), "{user:?} of {known:?}");
+    }
+}
+
+#[test]
+fn user_cards_come_for_known_ids_only() {
+    let home = Home::new();
+    let dev = home.start();
+    let bob = dev.account("bob");
+    let mut alice = dev.sign_in("alice", Class::Pc);
+    let request = buddy::ImUsersInfoReq {
+        user_id: alice.user_id,
+        user_id_list: vec![bob.id, 4_000_000_000],
+        ..Default::default()
+    };
+    let answer: buddy::ImUsersInfoRsp =
+        alice.request(command::USER_INFO_REQUEST, &request, command::USER_INFO_RESPONSE);
+    assert_eq!(answer.user_info_list.len(), 1);
+    let card = &answer.user_info_list[0];
+    assert_eq!((card.user_id, card.user_real_name.as_str(), card.status), (bob.id, "bob", 0));
+}
+
+#[test]
+fn presence_means_that_a_desktop_is_on() {
+    let home = Home::new();
+    let dev = home.start();
+    let bob = dev.account("bob").id;
+    let mut alice = dev.sign_in("alice", Class::Pc);
+    let me = alice.user_id;
+    assert_eq!(status_of(&mut alice, &[bob, me, 77]), [(bob, OFFLINE), (me, ONLINE), (77, OFFLINE)]);
+    // Alice hears of her own coming as everybody does.
+    let own: buddy::ImUserStatNotify = alice.notice(command::STATUS_NOTIFY);
+    assert_eq!((own.user_stat.user_id, own.user_stat.status), (me, ONLINE));
+
+    let mut bobs_phone = dev.sign_in("bob", Class::Mobile);
+    assert_eq!(status_of(&mut alice, &[bob]), [(bob, OFFLINE)], "a phone alone does not count");
+
+    let mut bobs_desktop = dev.sign_in("bob", Class::Pc);
+    let came: buddy::ImUserStatNotify = alice.notice(command::STATUS_NOTIFY);
+    assert_eq!((came.user_stat.user_id, came.user_stat.status), (bob, ONLINE));
+    assert_eq!(status_of(&mut alice, &[bob]), [(bob, ONLINE)]);
+    let on: buddy::ImpcLoginStatusNotify = bobs_phone.notice(command::PC_LOGIN_STATUS_NOTIFY);
+    assert_eq!((on.user_id, on.login_stat), (bob, ONLINE));
+
+    let out: login::ImLogoutRsp =
+        bobs_desktop.request(command::REQ_LOGINOUT, &login::ImLogoutReq::default(), command::RES_LOGINOUT);
+    assert_eq!(out.result_code, 0);
+    bobs_desktop.wait_closed(PATIENCE);
+    let left: buddy::ImUserStatNotify = alice.notice(command::STATUS_NOTIFY);
+    assert_eq!((left.user_stat.user_id, left.user_stat.status), (bob, OFFLINE));
+    let off: buddy::ImpcLoginStatusNotify = bobs_phone.notice(command::PC_LOGIN_STATUS_NOTIFY);
+    assert_eq!((off.user_id, off.login_stat), (bob, OFFLINE));
+    assert_eq!(status_of(&mut alice, &[bob]), [(bob, OFFLINE)]);
+}
+
+#[test]
+fn the_login_server_names_the_msg_server_over_its_pdu_port_too() {
+    let home = Home::new();
+    let dev = home.start();
+    let mut asking = Client::connect(dev.address("login_pdu"));
+    let answer: login::ImMsgServRsp =
+        asking.request(command::REQ_MSGSERVER, &login::ImMsgServReq::default(), command::RES_MSGSERVER);
+    let msg = dev.address("msg");
+    assert_eq!(answer.result_code, 0);
+    assert_eq!(answer.prior_ip, Some(msg.ip().to_string()));
+    assert_eq!(answer.port, Some(msg.port().into()));
+    asking.wait_closed(PATIENCE); // one question, one answer
+}
+
+#[test]
+fn the_server_tells_the_time() {
+    let home = Home::new();
+    let dev = home.start();
+    let mut alice = dev.sign_in("alice", Class::Pc);
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let before = now();
+    let answer: message::ImClientTimeRsp =
+        alice.request(command::TIME_REQUEST, &message::ImClientTimeReq::default(), command::TIME_RESPONSE);
+    assert!((before..=now()).contains(&u64::from(answer.server_time)), "{answer:?}");
+}

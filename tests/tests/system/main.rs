@@ -1,0 +1,15 @@
+//! The whole system under test: one module per subject, all in one program, so that the long tests
+//! (an idle minute, twenty crashes) run beside the short ones.
+
+mod bad_input;
+mod configuration;
+mod crash;
+mod directory;
+mod idle;
+mod load;
+mod operation;
+mod operator;
+mod roles;
+mod sign_in;
+mod talk;
+mod terminal_client;
