@@ -71,7 +71,19 @@
 //! # Choosing a back end
 //!
 //! By value ([`ReactorConfig::backend`]), or for a process by the environment
-//! variable `NETLIB_BACKEND`: `mio` (default, portable), `epoll-lt`, `epoll-et`.
+//! variable `NETLIB_BACKEND`:
+//!
+//! | name | mechanism | a wait costs by |
+//! |---|---|---|
+//! | `mio` | mio, edge-triggered: the portable default | what is ready |
+//! | `epoll-lt`, `epoll-et` | epoll(7), level- or edge-triggered | what is ready |
+//! | `poll` | poll(2), level-triggered | what is watched |
+//! | `select` | select(2), level-triggered | the highest descriptor |
+//!
+//! With `poll` and `select` a change of interest costs no system call, so a few busy
+//! connections lose nothing; thousands of idle ones are paid for in every tick.
+//! `select` works above descriptor 1023. What each promises is in its
+//! [`Caps`](backend::Caps).
 
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

@@ -57,6 +57,8 @@ impl Backend for EpollBackend {
             o1_wait: true,
             exclusive_wakeup: false,
             reports_read_closed: true,
+            reports_error: true,
+            refuses_unpollable: true,
             max_fd: None,
             timeout_grain: Duration::from_millis(1),
         }

@@ -39,6 +39,8 @@ impl Backend for MioBackend {
             o1_wait: true,
             exclusive_wakeup: false,
             reports_read_closed: true,
+            reports_error: true,
+            refuses_unpollable: true,
             max_fd: None,
             timeout_grain: Duration::from_millis(1),
         }

@@ -7,8 +7,11 @@
 //! [`Backend::add`] ties a borrowed descriptor to a [`Token`], an [`Interest`] and a [`Trigger`].
 //! The back end never owns or closes a descriptor. Adding one that is already registered is an
 //! error of kind `AlreadyExists`; modifying or removing one that is not is `NotFound`. A trigger
-//! that [`Backend::caps`] does not offer is `Unsupported`. The caller removes a descriptor
-//! *before* it closes it.
+//! that [`Backend::caps`] does not offer is `Unsupported`. What cannot be polled, such as a
+//! regular file, is `PermissionDenied` or, without [`Caps::refuses_unpollable`], always ready.
+//!
+//! The caller removes a descriptor *before* it closes it. One that was closed all the same is
+//! forgotten by the next wait, which may then return an empty batch; the others are unharmed.
 //!
 //! # Readiness that already exists
 //!
@@ -40,6 +43,8 @@
 //!   Only asked for together with interest in reading: under a level trigger a paused reader
 //!   would otherwise be told in a busy loop.
 //! * `write_closed`, `error`: the descriptor is broken; reported with any interest but NONE.
+//!   Where the mechanism has no word for it (select), the direction that was asked for is
+//!   ready, and its read or write returns the error.
 //! * `urgent`: urgent (out-of-band) data. The reader reads on until it would block, which
 //!   passes the urgent mark and ends the condition.
 //!
@@ -71,12 +76,16 @@
 
 mod epoll;
 mod mio;
+mod poll;
+mod select;
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 use std::str::FromStr;
 use std::time::Duration;
 use std::{env, fmt, io};
+
+use rustix::event::Timespec;
 
 use crate::token::Token;
 
@@ -205,6 +214,10 @@ pub struct Caps {
     /// Sets [`Event::read_closed`]. Where it does not, only a read tells the end, so a reader
     /// must not stop at a short read.
     pub reports_read_closed: bool,
+    /// Sets [`Event::error`] and [`Event::write_closed`].
+    pub reports_error: bool,
+    /// Refuses what cannot be polled; otherwise such a descriptor is always ready.
+    pub refuses_unpollable: bool,
     /// The largest descriptor number it accepts, if there is a limit.
     pub max_fd: Option<i32>,
     /// Timeouts are rounded up to a multiple of this.
@@ -220,7 +233,7 @@ pub struct Caps {
 /// assert_eq!(kind.to_string(), "epoll-et");
 /// assert_eq!(
 ///     "kqeue".parse::<BackendKind>().unwrap_err().to_string(),
-///     "no back end is called \"kqeue\"; there are: mio, epoll-lt, epoll-et"
+///     "no back end is called \"kqeue\"; there are: mio, epoll-lt, epoll-et, poll, select"
 /// );
 /// # Ok::<(), netlib::backend::UnknownBackend>(())
 /// ```
@@ -233,11 +246,15 @@ pub enum BackendKind {
     EpollLt,
     /// epoll, edge-triggered unless asked otherwise.
     EpollEt,
+    /// poll, level-triggered; a wait costs by what is watched.
+    Poll,
+    /// select, level-triggered; a wait costs by the highest descriptor.
+    Select,
 }
 
 impl BackendKind {
     /// Every kind, in the order of their documentation.
-    pub const ALL: [Self; 3] = [Self::Mio, Self::EpollLt, Self::EpollEt];
+    pub const ALL: [Self; 5] = [Self::Mio, Self::EpollLt, Self::EpollEt, Self::Poll, Self::Select];
 
     /// The environment variable that [`BackendKind::from_env`] reads.
     pub const ENV: &'static str = "NETLIB_BACKEND";
@@ -248,6 +265,8 @@ impl BackendKind {
             Self::Mio => "mio",
             Self::EpollLt => "epoll-lt",
             Self::EpollEt => "epoll-et",
+            Self::Poll => "poll",
+            Self::Select => "select",
         }
     }
 
@@ -267,7 +286,7 @@ impl BackendKind {
     /// The trigger that this kind stands for, and that a reactor uses with it.
     pub const fn default_trigger(self) -> Trigger {
         match self {
-            Self::EpollLt => Trigger::Level,
+            Self::EpollLt | Self::Poll | Self::Select => Trigger::Level,
             Self::Mio | Self::EpollEt => Trigger::Edge,
         }
     }
@@ -277,6 +296,8 @@ impl BackendKind {
         Ok(match self {
             Self::Mio => Box::new(mio::MioBackend::new()?),
             Self::EpollLt | Self::EpollEt => Box::new(epoll::EpollBackend::new(self.name())?),
+            Self::Poll => Box::new(poll::PollBackend::default()),
+            Self::Select => Box::new(select::SelectBackend::default()),
         })
     }
 }
@@ -320,3 +341,27 @@ impl From<UnknownBackend> for io::Error {
 /// [`MAX_BATCH`]: past that, more per call saves nothing and delays the flush.
 const FIRST_BATCH: usize = 256;
 const MAX_BATCH: usize = 4096;
+
+// What the mechanisms without a registry in the kernel share.
+
+/// Whether a registration fires once; poll and select have no edges.
+fn once(trigger: Trigger) -> io::Result<bool> {
+    match trigger {
+        Trigger::Level => Ok(false),
+        Trigger::OneShot => Ok(true),
+        Trigger::Edge => Err(io::Error::new(io::ErrorKind::Unsupported, "the mechanism is level-triggered")),
+    }
+}
+
+fn already_registered() -> io::Error {
+    io::ErrorKind::AlreadyExists.into()
+}
+
+fn not_registered() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+/// To the nanosecond. What does not fit is longer than anybody waits.
+fn timespec(timeout: Option<Duration>) -> Option<Timespec> {
+    timeout.and_then(|timeout| Timespec::try_from(timeout).ok())
+}

@@ -70,6 +70,8 @@ macro_rules! on_every_backend {
         $crate::on_every_backend!(@module mio, Mio, $($test),*);
         $crate::on_every_backend!(@module epoll_lt, EpollLt, $($test),*);
         $crate::on_every_backend!(@module epoll_et, EpollEt, $($test),*);
+        $crate::on_every_backend!(@module poll, Poll, $($test),*);
+        $crate::on_every_backend!(@module select, Select, $($test),*);
     };
     (@module $module:ident, $kind:ident, $($test:ident),*) => {
         mod $module {
