@@ -41,6 +41,8 @@ pub(crate) struct Presence {
     /// Never holds a user without entries.
     users: HashMap<u32, Vec<Entry>>,
     max_users: usize,
+    /// Entries not made for want of room, since the start.
+    left_out: u64,
     /// Links that have sent a snapshot.
     known: HashSet<u64>,
     /// Users of whom everybody was told that they went offline because a link was lost. When a snapshot brings
@@ -53,10 +55,15 @@ const MAX_TOLD_OFFLINE: usize = 100_000;
 
 impl Presence {
     pub(crate) fn new(max_users: usize) -> Self {
-        Self { users: HashMap::new(), max_users, known: HashSet::new(), told_offline: HashSet::new() }
+        Self { users: HashMap::new(), max_users, left_out: 0, known: HashSet::new(), told_offline: HashSet::new() }
     }
 
     /// Users with any connection.
+    /// Entries not made for want of room, since the start.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.users.len()
     }
@@ -165,6 +172,10 @@ impl Presence {
 
     fn add(&mut self, link: u64, user: u32, client: ClientType) {
         if self.users.len() >= self.max_users && !self.users.contains_key(&user) {
+            self.left_out += 1;
+            if self.left_out.is_power_of_two() {
+                log::warn!("the presence table is full (max_users): {} entries left out so far", self.left_out);
+            }
             return;
         }
         let entries = self.users.entry(user).or_default();

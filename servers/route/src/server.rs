@@ -26,6 +26,7 @@ pub struct Route {
     pub(crate) peers: BTreeMap<u64, Peer>,
     pub(crate) presence: Presence,
     users: Gauge,
+    left_out: Gauge,
     lost: Counter,
     listener: Option<Listener>,
     stopping: bool,
@@ -52,8 +53,9 @@ impl Route {
     /// Starts to serve on `cx`; the result is the state to run it with.
     pub fn start(cx: &mut Context<Self>, config: &Config, listeners: Listeners) -> Result<Self, StartError> {
         let metrics = Metrics::new();
-        let (users, lost) = (Gauge::default(), Counter::default());
+        let (users, left_out, lost) = (Gauge::default(), Gauge::default(), Counter::default());
         metrics.register("users_online", "Users with any connection", users.clone());
+        metrics.register("users_left_out", "Entries not made because the table is full", left_out.clone());
         metrics.register("undelivered", "PDUs that a link did not take", lost.clone());
 
         let identity = Identity::new(LinkRole::Route, config.server_id.clone());
@@ -67,6 +69,7 @@ impl Route {
             peers: BTreeMap::new(),
             presence: Presence::new(config.max_users),
             users,
+            left_out,
             lost,
             listener: Some(listener),
             stopping: false,
@@ -76,6 +79,7 @@ impl Route {
     /// Tells all msg servers, the reporting one included.
     pub(crate) fn tell(&self, notices: &[Notice]) {
         self.users.set(self.presence.len() as i64);
+        self.left_out.set(self.presence.left_out() as i64);
         for notice in notices {
             let frame = match *notice {
                 Notice::PcLogin { user, on } => {

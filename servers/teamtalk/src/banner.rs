@@ -59,7 +59,16 @@ fn terminal_client() -> String {
     let beside = env::current_exe().ok().map(|path| path.with_file_name("tt"));
     match beside {
         Some(path) if env::var_os("CARGO").is_none() && path.is_file() => quoted(&path),
-        _ => "cargo run -q --release -p tt --".to_owned(),
+        _ => through_cargo(env::var_os("CARGO_MANIFEST_DIR").as_deref().map(Path::new)),
+    }
+}
+
+/// The command for a terminal in any directory; `package` is the one that cargo runs, this one.
+fn through_cargo(package: Option<&Path>) -> String {
+    let workspace = package.and_then(|path| path.ancestors().nth(2)).map(|path| path.join("Cargo.toml"));
+    match workspace {
+        Some(manifest) => format!("cargo run --release --manifest-path {} -p tt --", quoted(&manifest)),
+        None => "cargo run --release -p tt --".to_owned(),
     }
 }
 
@@ -78,6 +87,12 @@ mod tests {
     fn a_path_with_blanks_and_quotes_survives_the_shell() {
         assert_eq!(quoted(Path::new("/srv/team-talk/tt")), "/srv/team-talk/tt");
         assert_eq!(quoted(Path::new("/home/o'neil/my data")), r"'/home/o'\''neil/my data'");
+    }
+
+    #[test]
+    fn the_command_through_cargo_works_in_any_directory() {
+        let command = through_cargo(Some(Path::new("/src/my chat/servers/teamtalk")));
+        assert_eq!(command, "cargo run --release --manifest-path '/src/my chat/Cargo.toml' -p tt --");
     }
 
     #[test]

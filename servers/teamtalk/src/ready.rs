@@ -1,6 +1,6 @@
 //! The ready file: written once every role serves, so that a script knows where everything is and
-//! when it may begin. Removed at a clean stop; after a crash a stale one stays, and the next start
-//! replaces it.
+//! when it may begin. Removed at a clean stop. What a crash left is removed as soon as the next
+//! start owns the data directory, so nobody waits for ports that are gone.
 
 use std::{
     fs::{self, OpenOptions},
@@ -21,6 +21,14 @@ pub(crate) struct ReadyFile {
 }
 
 impl ReadyFile {
+    /// Takes away what a process that crashed has left at `path`.
+    pub(crate) fn clear(path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the file under a temporary name beside it, readable by its owner alone because it
     /// carries passwords, and renames it: whoever sees it sees all of it.
     pub(crate) fn write(path: &Path, listeners: &[(&'static str, SocketAddr)], users: &[Account]) -> io::Result<Self> {
@@ -85,5 +93,14 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop(file);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_crash_left_is_cleared_and_nothing_is_no_error() {
+        let path = std::env::temp_dir().join(format!("teamtalk-stale-{}", std::process::id()));
+        fs::write(&path, "{}").expect("a writable place");
+        ReadyFile::clear(&path).expect("it is ours");
+        assert!(!path.exists());
+        ReadyFile::clear(&path).expect("nothing to do");
     }
 }

@@ -45,9 +45,10 @@ fn departments_and_their_people_agree() {
         alice.request(command::DEPARTMENT_REQUEST, &request, command::DEPARTMENT_RESPONSE);
     assert_eq!(answer.user_id, alice.user_id);
     let known: Vec<u32> = answer.dept_list.iter().map(|department| department.dept_id).collect();
-    for user in all_users(&mut alice, 0).user_list {
-        let department = user.department_id;
-        assert!(department == 0 || known.contains(&department), "{user:?} of {known:?}");
+    let users = all_users(&mut alice, 0).user_list;
+    assert_eq!(users.len(), 2);
+    for user in users {
+        assert!(known.contains(&user.department_id), "{user:?} of {known:?}");
     }
 }
 

@@ -13,15 +13,15 @@ use tt_tests::{Dev, Home, report};
 /// wait and a write: 48 calls in a minute, and a few for what the links do besides.
 const CALLS_PER_LINK_END: usize = 60;
 
-/// One system call as strace wrote it.
-struct Call<'a> {
+/// One system call as strace wrote it, and the time of its last line.
+struct Call {
     at: f64,
-    text: &'a str,
+    text: String,
 }
 
-impl Call<'_> {
+impl Call {
     fn is_wait(&self) -> bool {
-        self.text.starts_with("epoll_wait") || self.text.starts_with("epoll_pwait")
+        ["epoll_wait(", "epoll_pwait(", "ppoll(", "pselect6("].iter().any(|name| self.text.starts_with(name))
     }
 
     /// A wait that ended without any event.
@@ -32,26 +32,44 @@ impl Call<'_> {
     /// How long a wait was to last, in milliseconds; -1 for ever.
     fn timeout(&self) -> i64 {
         let arguments = self.text.split(") = ").next().unwrap_or_default();
+        if !arguments.starts_with("epoll") {
+            // ppoll and pselect6 take a structure, or NULL.
+            let number = |name| {
+                let (_, rest) = arguments.split_once(name)?;
+                rest.split(|c: char| !c.is_ascii_digit()).next()?.parse::<i64>().ok()
+            };
+            let milliseconds = |seconds| Some(seconds * 1000 + number("tv_nsec=")? / 1_000_000);
+            return number("tv_sec=").and_then(milliseconds).unwrap_or(-1);
+        }
         let last = arguments.rsplit(", ").next().and_then(|timeout| timeout.parse().ok());
         last.unwrap_or_else(|| panic!("a wait without a timeout in milliseconds: {}", self.text))
     }
 }
 
 /// Calls by thread id, in order of time, without what the attaching itself interrupts.
-fn by_thread(trace: &str) -> BTreeMap<u32, Vec<Call<'_>>> {
-    let mut threads: BTreeMap<u32, Vec<Call<'_>>> = BTreeMap::new();
+fn by_thread(trace: &str) -> BTreeMap<u32, Vec<Call>> {
+    let mut threads: BTreeMap<u32, Vec<Call>> = BTreeMap::new();
+    let mut begun: HashMap<u32, &str> = HashMap::new();
     for line in trace.lines() {
         let mut words = line.splitn(3, ' ').filter(|word| !word.is_empty());
         let (Some(tid), Some(at)) = (words.next(), words.next()) else { continue };
         let (Ok(tid), Ok(at)) = (tid.parse(), at.parse()) else { continue };
         let text = words.next().unwrap_or_default().trim_start();
-        // A call that another thread's line interrupted is written in two halves: the second one
-        // carries the result. A blocked call is shown when strace attaches and when it leaves.
-        if text.contains("<unfinished ...>") || text.starts_with("strace:") {
+        // A call that another thread's line interrupted is written in two halves.
+        if let Some((first, _)) = text.split_once("<unfinished ...>") {
+            begun.insert(tid, first);
             continue;
         }
-        let text = text.strip_prefix("<... ").unwrap_or(text);
-        if text.starts_with("restart_syscall") || text.contains("<detached ...>") {
+        let second = text.strip_prefix("<... ").and_then(|text| text.split_once(" resumed>"));
+        let text = match second {
+            Some((name, rest)) => match begun.remove(&tid) {
+                Some(first) => format!("{}{rest}", first.trim_end_matches(' ')),
+                None => format!("{name}({rest}"),
+            },
+            None => text.to_owned(),
+        };
+        // A blocked call is shown when strace attaches and when it leaves.
+        if text.starts_with("strace:") || text.starts_with("restart_syscall") || text.contains("<detached ...>") {
             continue;
         }
         threads.entry(tid).or_default().push(Call { at, text });
@@ -108,7 +126,13 @@ fn an_idle_minute_has_heartbeats_and_nothing_else() {
         return report::skipped("an_idle_minute_has_heartbeats_and_nothing_else", said.trim());
     }
 
-    for (tid, calls) in by_thread(&trace) {
+    let threads = by_thread(&trace);
+    for (tid, name) in &names {
+        // A role beats twelve times a minute on each link; a trace without that saw nothing.
+        let calls = threads.get(tid).map_or(0, Vec::len);
+        assert!(!ends.contains_key(name.as_str()) || calls >= 12, "{name}: {calls} calls in a minute:\n{trace}");
+    }
+    for (tid, calls) in threads {
         let name = names.get(&tid).map_or("a new thread", String::as_str);
         let listing = || {
             let lines: Vec<_> = calls.iter().map(|call| format!("{:.6} {}", call.at, call.text)).collect();
@@ -135,7 +159,12 @@ fn the_judge_of_the_trace_sees_what_it_should() {
 8 1.000300 futex(0x1, FUTEX_WAIT) = ? <unavailable>
 7 1.500000 <... epoll_wait resumed>[], 1024, 5000) = 0
 7 1.600000 epoll_wait(3, [{events=EPOLLIN}], 1024, 900) = 1
-7 1.700000 epoll_wait(3,  <detached ...>";
+7 1.700000 epoll_wait(3,  <detached ...>
+9 1.000000 ppoll([{fd=5, events=POLLIN}], 1, {tv_sec=4, tv_nsec=900000000}, NULL, 0 <unfinished ...>
+7 1.800000 epoll_wait(3,  <detached ...>
+9 5.900000 <... ppoll resumed>) = 0 (Timeout)
+9 5.900100 pselect6(6, [5], [], [5], {tv_sec=0, tv_nsec=1500000}, NULL) = 1 (in [5], left {tv_sec=0, tv_nsec=9})
+9 5.900200 ppoll([{fd=5, events=POLLIN}], 1, NULL, NULL, 0) = 1 ([{fd=5, revents=POLLIN}])";
     let threads = by_thread(trace);
     let calls = &threads[&7];
     assert_eq!(calls.len(), 3, "one write, two waits");
@@ -143,4 +172,7 @@ fn the_judge_of_the_trace_sees_what_it_should() {
     let empty: Vec<bool> = calls.iter().map(Call::ended_empty).collect();
     assert_eq!(empty, [false, true, false]);
     assert_eq!(threads[&8].len(), 1);
+    let timeouts: Vec<i64> = threads[&9].iter().map(Call::timeout).collect();
+    assert_eq!(timeouts, [4900, 1, -1]);
+    assert!(threads[&9][0].ended_empty() && !threads[&9][1].ended_empty());
 }

@@ -3,6 +3,7 @@
 //! a system of many processes would not have.
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -98,6 +99,9 @@ pub(crate) fn run(options: &Options) -> Outcome {
     // What is wrong with the data directory shows here, before anything runs; from here on it is
     // this process's.
     let store = open_store(&options.data)?;
+    if let Some(path) = &options.ready_file {
+        ReadyFile::clear(path).map_err(|error| ready_file_failed(path, &error))?;
+    }
     let accounts = accounts::demonstration(&options.data, &store)?;
     // Every listener is bound before the first link is dialled, so no link fails at first.
     let cluster = Cluster::bind(options, advertised)?;
@@ -130,10 +134,12 @@ fn open_store(data: &Path) -> Outcome<Embedded> {
 }
 
 fn write_ready_file(path: &Path, listeners: &[(&'static str, SocketAddr)], accounts: &[Account]) -> Outcome<ReadyFile> {
-    ReadyFile::write(path, listeners, accounts).map_err(|error| {
-        let advice = "choose another place with --ready-file";
-        Failure::new(Kind::Other, format_args!("{}: {error}: {advice}", path.display()))
-    })
+    ReadyFile::write(path, listeners, accounts).map_err(|error| ready_file_failed(path, &error))
+}
+
+fn ready_file_failed(path: &Path, error: &io::Error) -> Failure {
+    let advice = "choose another place with --ready-file";
+    Failure::new(Kind::Other, format_args!("{}: {error}: {advice}", path.display()))
 }
 
 #[cfg(test)]
