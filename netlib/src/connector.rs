@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::backend::Interest;
-use crate::conn::{CloseReason, Conn, ConnOptions, Handler, State};
+use crate::conn::{Conn, Handler, State};
+use crate::conn_options::{CloseReason, ConnOptions};
 use crate::context::{Context, TimerTask};
 use crate::slot::{ConnSlot, Origin, Slot};
 use crate::socket::Stream;

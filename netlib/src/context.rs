@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::backend::{Backend, Event, Interest, Trigger};
 use crate::clock::{Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
-use crate::conn_io::Linger;
+use crate::conn_close::Linger;
 use crate::queue;
 use crate::reactor::Phase;
 use crate::slot::{Slot, Slots};

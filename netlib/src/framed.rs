@@ -4,7 +4,8 @@
 use std::fmt;
 
 use crate::codec::{Decode, FrameError};
-use crate::conn::{CloseReason, Conn, Handler};
+use crate::conn::{Conn, Handler};
+use crate::conn_options::CloseReason;
 use crate::context::Context;
 use crate::timer::TimerId;
 

@@ -11,7 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::backend::Interest;
-use crate::conn::{Conn, ConnOptions, Handler, State, flag};
+use crate::conn::{Conn, Handler, State, flag};
+use crate::conn_options::ConnOptions;
 use crate::context::{Context, TimerTask};
 use crate::slot::{ConnSlot, Origin, Slot};
 use crate::socket::{self, Stream};

@@ -1,0 +1,161 @@
+//! What a connection is given and how it ends: limits and times, the policy of a full
+//! output buffer, and the reasons of closing. Values only; `conn.rs` has the handle.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::codec::FrameError;
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed its side in order.
+    PeerClosed,
+    /// The peer, or the network, broke the connection.
+    Reset,
+    /// Nothing was received for the idle timeout.
+    Idle,
+    /// The connect did not finish in time.
+    ConnectTimeout,
+    /// The connect failed, at once or later.
+    ConnectFailed(io::ErrorKind),
+    /// The peer did not take its data and the output limit was reached.
+    OutputLimit,
+    /// The peer sent something that is no frame.
+    BadFrame(FrameError),
+    /// This side closed it.
+    Local,
+    /// This side dropped it without flushing.
+    Aborted,
+    /// This side refused the peer; the text says why.
+    Refused(&'static str),
+    /// A callback panicked.
+    HandlerPanic,
+    /// Another error of the operating system.
+    Io(io::ErrorKind),
+}
+
+impl CloseReason {
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
+                Self::Reset
+            }
+            kind => Self::Io(kind),
+        }
+    }
+
+    /// A short fixed word for each kind, for a metric's label.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::PeerClosed => "peer_closed",
+            Self::Reset => "reset",
+            Self::Idle => "idle",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::ConnectFailed(_) => "connect_failed",
+            Self::OutputLimit => "output_limit",
+            Self::BadFrame(_) => "bad_frame",
+            Self::Local => "local",
+            Self::Aborted => "aborted",
+            Self::Refused(_) => "refused",
+            Self::HandlerPanic => "handler_panic",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerClosed => f.write_str("closed by the peer"),
+            Self::Reset => f.write_str("reset by the peer"),
+            Self::Idle => f.write_str("idle for too long"),
+            Self::ConnectTimeout => f.write_str("connecting took too long"),
+            Self::ConnectFailed(kind) => write!(f, "could not connect: {kind}"),
+            Self::OutputLimit => f.write_str("the peer does not read and the output limit is reached"),
+            Self::BadFrame(error) => write!(f, "bad frame: {error}"),
+            Self::Local => f.write_str("closed here"),
+            Self::Aborted => f.write_str("aborted here"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::HandlerPanic => f.write_str("its handler panicked"),
+            Self::Io(kind) => write!(f, "i/o error: {kind}"),
+        }
+    }
+}
+
+/// What happens when the output buffer passes [`ConnOptions::high_water`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputPolicy {
+    /// Only the callbacks are called.
+    #[default]
+    Notify,
+    /// Reading from this connection stops until the low mark: right for a
+    /// connection whose output answers its own input.
+    Pause,
+    /// Further sends are dropped and answered with [`SendError::Full`].
+    Drop,
+    /// The connection is closed with [`CloseReason::OutputLimit`].
+    Close,
+}
+
+/// Limits and times of a connection. Cheap to share: one value serves a listener.
+#[derive(Clone, Debug)]
+pub struct ConnOptions {
+    /// Bytes queued for sending at which the policy sets in.
+    pub high_water: usize,
+    /// Bytes at which it ends.
+    pub low_water: usize,
+    /// What it is.
+    pub policy: OutputPolicy,
+    /// Bytes queued for sending beyond which the connection is closed with
+    /// [`CloseReason::OutputLimit`] under every policy. Only a single message that is
+    /// larger by itself may pass it, and only through an empty buffer.
+    pub output_limit: usize,
+    /// Input that the handler has not used beyond which the connection is closed with
+    /// [`CloseReason::BadFrame`]. Codecs refuse much earlier; this guards handlers
+    /// that use nothing.
+    pub input_limit: usize,
+    /// Close after so long without input. None: never.
+    pub idle_timeout: Option<Duration>,
+    /// How long [`Conn::close`](crate::Conn::close) waits without progress: for the peer to take what is
+    /// left, and then for its FIN.
+    pub linger: Duration,
+    /// Bytes read from the connection in one tick before others get their turn.
+    pub read_budget: usize,
+}
+
+impl Default for ConnOptions {
+    fn default() -> Self {
+        Self {
+            high_water: 1 << 20,
+            low_water: 256 << 10,
+            policy: OutputPolicy::Notify,
+            output_limit: 4 << 20,
+            input_limit: 32 << 20,
+            idle_timeout: None,
+            linger: Duration::from_secs(5),
+            read_budget: 128 << 10,
+        }
+    }
+}
+
+/// Why a send was not queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The connection is closed, closing, or was just closed by its output limit.
+    Closed,
+    /// The output buffer is over its high mark and the policy is to drop.
+    Full,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "the connection is closed",
+            Self::Full => "the connection's output buffer is full",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
