@@ -113,7 +113,7 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    pub(crate) fn free(&mut self, token: Token) {
+    fn free(&mut self, token: Token) {
         self.drop_timers(token);
         let Some(Slot::Conn(slot)) = self.slots.remove(token) else { return };
         let conn = slot.conn;

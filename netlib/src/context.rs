@@ -1,7 +1,7 @@
 //! `Context`: the loop's services as callbacks see them, and the loop's state.
 //!
 //! Listening and connecting are in `listener.rs` and `connector.rs`; what the loop
-//! does with all this is in `reactor.rs` and `conn_io.rs`.
+//! does with all this is in `reactor.rs`, `conn_io.rs` and `conn_close.rs`.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -116,11 +116,10 @@ pub fn spawn<S: Role>(
             }
         };
         let _ = remote_sender.send(Ok(reactor.context().remote()));
-        let run = AssertUnwindSafe(|| run(&mut reactor, setup, ready_sender));
-        match panic::catch_unwind(run) {
-            Ok(Ok(())) => log::debug!("the loop has ended"),
-            Ok(Err(error)) => broke(name, &error.to_string()),
-            Err(panic) => broke(name, text_of(panic.as_ref())),
+        let who = format!("the loop of {name}");
+        match or_exit(&who, || run(&mut reactor, setup, ready_sender)) {
+            Ok(()) => log::debug!("the loop has ended"),
+            Err(error) => broke(&who, &error.to_string()),
         }
     })?;
     let remote = remote.recv().map_err(|_| io::Error::other("the role's thread ended at once"))??;
@@ -148,8 +147,14 @@ fn run<S: Role>(
     }
 }
 
-fn broke(name: &str, what: &str) -> ! {
-    log::error!("the loop of {name} broke: {what}; the process ends");
+/// Runs `work`; a panic in it ends the process with one line about `who` and [`EXIT_LOOP_BROKE`]. For every
+/// thread that requests depend on: half a server, which never answers them, would be worse than a restarted one.
+pub fn or_exit<T>(who: &str, work: impl FnOnce() -> T) -> T {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| broke(who, text_of(panic.as_ref())))
+}
+
+fn broke(who: &str, what: &str) -> ! {
+    log::error!("{who} broke: {what}; the process ends");
     process::exit(EXIT_LOOP_BROKE)
 }
 

@@ -21,7 +21,6 @@ mod handlers;
 mod lanes;
 mod metrics;
 mod server;
-mod worker;
 mod writer;
 
 pub mod store;

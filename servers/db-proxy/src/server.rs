@@ -21,8 +21,8 @@ use crate::handlers;
 use crate::lanes::{Access, Conversation, Lanes, Start, Ticket};
 use crate::metrics::Metrics;
 use crate::store::{Applied, Store, StoreError, Write};
-use crate::worker::or_exit;
 use crate::writer::{self, Outcomes, WriteError, Writer};
+use tt_common::role::or_exit;
 
 /// A query: runs on a worker and returns the encoded answer.
 pub(crate) type Query = Box<dyn FnOnce(&dyn Store) -> Result<Bytes, StoreError> + Send>;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::lanes::Ticket;
 use crate::metrics::Metrics;
 use crate::store::{Applied, Store, StoreError, Write};
-use crate::worker::or_exit;
+use tt_common::role::or_exit;
 
 /// Why a write came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
