@@ -24,6 +24,10 @@ pub enum CloseReason {
     OutputLimit,
     /// The peer sent something that is no frame.
     BadFrame(FrameError),
+    /// The connection's [layer](crate::layer) was not agreed upon in time.
+    HandshakeTimeout,
+    /// The peer broke the protocol of the connection's [layer](crate::layer); says how.
+    Protocol(Box<str>),
     /// This side closed it.
     Local,
     /// This side dropped it without flushing.
@@ -56,6 +60,8 @@ impl CloseReason {
             Self::ConnectFailed(_) => "connect_failed",
             Self::OutputLimit => "output_limit",
             Self::BadFrame(_) => "bad_frame",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Protocol(_) => "protocol",
             Self::Local => "local",
             Self::Aborted => "aborted",
             Self::Refused(_) => "refused",
@@ -75,6 +81,8 @@ impl fmt::Display for CloseReason {
             Self::ConnectFailed(kind) => write!(f, "could not connect: {kind}"),
             Self::OutputLimit => f.write_str("the peer does not read and the output limit is reached"),
             Self::BadFrame(error) => write!(f, "bad frame: {error}"),
+            Self::HandshakeTimeout => f.write_str("the handshake took too long"),
+            Self::Protocol(what) => write!(f, "protocol broken: {what}"),
             Self::Local => f.write_str("closed here"),
             Self::Aborted => f.write_str("aborted here"),
             Self::Refused(why) => write!(f, "refused: {why}"),

@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Interest;
 use crate::conn::{Conn, Handler, State};
 use crate::conn_options::{CloseReason, ConnOptions};
 use crate::context::{Context, TimerTask};
+use crate::layer::LayerFactory;
 use crate::slot::{ConnSlot, Origin, Slot};
 use crate::socket::Stream;
 use crate::timer::TimerId;
@@ -19,13 +21,16 @@ use crate::timer::TimerId;
 pub struct ConnectOptions {
     /// The connect fails with [`CloseReason::ConnectTimeout`] after that long.
     pub timeout: Duration,
+    /// Makes the connection's [layer](crate::layer), such as TLS. Its handshake is part of the
+    /// connect and of its `timeout`.
+    pub layer: Option<Arc<dyn LayerFactory>>,
     /// For the connection.
     pub conn: ConnOptions,
 }
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), conn: ConnOptions::default() }
+        Self { timeout: Duration::from_secs(10), layer: None, conn: ConnOptions::default() }
     }
 }
 

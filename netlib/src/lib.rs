@@ -101,6 +101,7 @@ mod context;
 mod framed;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod layer;
 mod listener;
 pub mod queue;
 mod reactor;

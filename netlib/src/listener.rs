@@ -8,12 +8,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Interest;
 use crate::conn::{Conn, Handler, State, flag};
 use crate::conn_options::ConnOptions;
 use crate::context::{Context, TimerTask};
+use crate::layer::LayerFactory;
 use crate::slot::{ConnSlot, Origin, Slot};
 use crate::socket::{self, Stream};
 use crate::timer::TimerId;
@@ -36,13 +38,24 @@ pub struct ListenOptions {
     /// Connections that may live at once; more are accepted and closed at once, so
     /// that the peer learns it.
     pub max_connections: usize,
+    /// Makes the [layer](crate::layer) of each accepted connection, such as TLS.
+    pub layer: Option<Arc<dyn LayerFactory>>,
+    /// How long the layer's handshake may take.
+    pub handshake_timeout: Duration,
     /// For each accepted connection.
     pub conn: ConnOptions,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { backlog: 1024, accept_budget: 64, max_connections: 100_000, conn: ConnOptions::default() }
+        Self {
+            backlog: 1024,
+            accept_budget: 64,
+            max_connections: 100_000,
+            layer: None,
+            handshake_timeout: Duration::from_secs(10),
+            conn: ConnOptions::default(),
+        }
     }
 }
 

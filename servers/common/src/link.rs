@@ -106,7 +106,11 @@ impl<S: 'static> Link<S> {
         options: LinkOptions,
         handler: Box<dyn LinkHandler<S>>,
     ) -> Self {
-        let connect = ConnectOptions { conn: options.conn_options(), timeout: options.connect_timeout };
+        let connect = ConnectOptions {
+            conn: options.conn_options(),
+            timeout: options.connect_timeout,
+            ..ConnectOptions::default()
+        };
         let backoff = Backoff::new(options.redial.0, options.redial.1, REDIAL_JITTER);
         let link = Self::new(Some(peer), addr, Rc::new(options), handler);
         let dialled = link.clone();

@@ -78,6 +78,7 @@ impl<S: 'static> Session<S> {
         let options = ConnectOptions {
             timeout: self.inner.options.login_timeout,
             conn: ConnOptions { idle_timeout: Some(SILENCE), ..ConnOptions::default() },
+            ..ConnectOptions::default()
         };
         let wire = Wire::new(self.clone(), core.attempt);
         core.conn = Some(cx.connect(addr, options, Box::new(Framed::new(PduDecoder, wire))));

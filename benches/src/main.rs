@@ -1,0 +1,2 @@
+//! What netlib is measured against.
+fn main() {}
