@@ -43,7 +43,7 @@ const KEPT_CAPACITY: usize = 64 << 10;
 /// # drop(theirs);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct OutputBuffer {
     pieces: VecDeque<Piece>,
     /// The bytes of all [`Piece::Copied`], from `copied_start` on.
@@ -53,6 +53,8 @@ pub struct OutputBuffer {
     len: u64,
     /// Of the pieces that are in memory.
     in_memory: usize,
+    /// So many bytes may leave until it is set anew.
+    allowance: u64,
 }
 
 #[derive(Debug)]
@@ -82,7 +84,14 @@ pub struct Progress {
 impl OutputBuffer {
     /// Empty.
     pub const fn new() -> Self {
-        Self { pieces: VecDeque::new(), copied: Vec::new(), copied_start: 0, len: 0, in_memory: 0 }
+        Self {
+            pieces: VecDeque::new(),
+            copied: Vec::new(),
+            copied_start: 0,
+            len: 0,
+            in_memory: 0,
+            allowance: u64::MAX,
+        }
     }
 
     /// Bytes that wait, those of files included.
@@ -144,17 +153,35 @@ impl OutputBuffer {
         self.copied_start = 0;
         self.len = 0;
         self.in_memory = 0;
+        self.allowance = u64::MAX;
+    }
+
+    /// Lets so many bytes leave and then no more, until it is called again.
+    pub(crate) fn allow(&mut self, bytes: u64) {
+        self.allowance = bytes;
+    }
+
+    fn allowed(&self, len: usize) -> usize {
+        usize::try_from(self.allowance).map_or(len, |allowance| allowance.min(len))
     }
 
     /// Offers the kernel what waits, in one system call of at most 64 pieces. "Would block" is
     /// progress of 0 bytes; errors are those of the stream, and of a file at the front.
     pub fn write_to(&mut self, stream: &Stream) -> io::Result<Progress> {
         let (offered, result) = match self.pieces.front() {
+            _ if self.allowance == 0 => return Ok(Progress { written: 0, blocked: false }),
             None => return Ok(Progress { written: 0, blocked: false }),
-            Some(Piece::File(part)) => (part.len.min(FILE_CHUNK) as usize, send_file(stream, part)),
-            Some(Piece::Shared(bytes)) if self.pieces.len() == 1 => (bytes.len(), stream.write(bytes)),
+            Some(Piece::File(part)) => {
+                let offered = self.allowed(part.len.min(FILE_CHUNK) as usize);
+                (offered, send_file(stream, part, offered))
+            }
+            Some(Piece::Shared(bytes)) if self.pieces.len() == 1 => {
+                let offered = &bytes[..self.allowed(bytes.len())];
+                (offered.len(), stream.write(offered))
+            }
             Some(Piece::Copied(len)) if self.pieces.len() == 1 => {
-                (*len, stream.write(&self.copied[self.copied_start..][..*len]))
+                let offered = &self.copied[self.copied_start..][..self.allowed(*len)];
+                (offered.len(), stream.write(offered))
             }
             Some(_) => self.write_vectored(stream),
         };
@@ -181,6 +208,8 @@ impl OutputBuffer {
                 }
                 Piece::File(_) => break,
             };
+            let left = self.allowed(usize::MAX) - offered;
+            let bytes = &bytes[..bytes.len().min(left)];
             *slot = IoSlice::new(bytes);
             offered += bytes.len();
             count += 1;
@@ -188,7 +217,7 @@ impl OutputBuffer {
         (offered, stream.write_vectored(&slices[..count]))
     }
 
-    /// The bytes that leave next, as many as lie together; empty only if nothing waits. For
+    /// The bytes that leave next, as many as lie together; empty if none may for now. For
     /// [layers](crate::layer), which encode them. A part of a file is read into memory for this
     /// (it blocks as reading a file does); errors are those of reading it.
     pub fn chunk(&mut self) -> io::Result<&[u8]> {
@@ -200,11 +229,12 @@ impl OutputBuffer {
             }
             self.pieces.push_front(Piece::Shared(bytes));
         }
-        Ok(match self.pieces.front() {
+        let chunk: &[u8] = match self.pieces.front() {
             Some(Piece::Shared(bytes)) => bytes,
             Some(Piece::Copied(len)) => &self.copied[self.copied_start..][..*len],
             Some(Piece::File(_)) | None => &[],
-        })
+        };
+        Ok(&chunk[..self.allowed(chunk.len())])
     }
 
     /// Forgets the first `count` bytes: they were written, or encoded.
@@ -213,6 +243,9 @@ impl OutputBuffer {
             return self.clear();
         }
         self.len -= count as u64;
+        if self.allowance != u64::MAX {
+            self.allowance = self.allowance.saturating_sub(count as u64);
+        }
         let mut left = count;
         while left > 0 {
             let Some(piece) = self.pieces.front_mut() else { return };
@@ -250,8 +283,14 @@ impl OutputBuffer {
     }
 }
 
-fn send_file(stream: &Stream, part: &FilePart) -> io::Result<usize> {
-    match stream.send_file(part.file.as_fd(), part.offset, part.len.min(FILE_CHUNK) as usize)? {
+impl Default for OutputBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn send_file(stream: &Stream, part: &FilePart, count: usize) -> io::Result<usize> {
+    match stream.send_file(part.file.as_fd(), part.offset, count)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
         count => Ok(count),
     }

@@ -373,6 +373,13 @@ impl Conn {
         total
     }
 
+    /// Lets only so much of the output leave for now.
+    pub(crate) fn allow_output(&self, bytes: u64) {
+        if let Some(output) = &mut *self.0.output.borrow_mut() {
+            output.allow(bytes);
+        }
+    }
+
     /// Something is to be written, be it the layer's own.
     pub(crate) fn has_output(&self) -> bool {
         self.queued() > 0 || self.0.transport.borrow().pending() > 0

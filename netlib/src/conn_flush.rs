@@ -56,11 +56,14 @@ impl<S: 'static> Context<S> {
     }
 
     fn write(&mut self, token: Token, conn: &Conn) {
-        let budget = if conn.options().write_rate.is_some() { self.write_allowance(token, conn) } else { FLUSH_BUDGET };
-        let written = conn.write_now(budget.min(FLUSH_BUDGET));
-        if conn.options().write_rate.is_some() {
-            self.spend_write(token, written);
+        if conn.options().write_rate.is_none() {
+            conn.write_now(FLUSH_BUDGET);
+            return;
         }
+        let allowance = self.write_allowance(token, conn);
+        conn.allow_output(allowance);
+        let written = conn.write_now(allowance.min(FLUSH_BUDGET));
+        self.spend_write(token, written);
     }
 
     /// An open connection goes back to waiting, for whatever it waits for now.

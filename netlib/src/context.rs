@@ -147,9 +147,9 @@ impl<S: 'static> Context<S> {
         self.stats.connections
     }
 
-    /// The connection of that id, while it is alive.
+    /// The connection of that id, while it is open.
     pub fn conn(&mut self, id: Token) -> Option<Conn> {
-        self.slots.conn_mut(id).map(|slot| slot.conn.clone())
+        self.slots.conn_mut(id).map(|slot| slot.conn.clone()).filter(Conn::is_open)
     }
 
     /// A handle to the connection for other threads.
