@@ -84,14 +84,7 @@ pub struct Progress {
 impl OutputBuffer {
     /// Empty.
     pub const fn new() -> Self {
-        Self {
-            pieces: VecDeque::new(),
-            copied: Vec::new(),
-            copied_start: 0,
-            len: 0,
-            in_memory: 0,
-            allowance: u64::MAX,
-        }
+        Self { pieces: VecDeque::new(), copied: Vec::new(), copied_start: 0, len: 0, in_memory: 0, allowance: u64::MAX }
     }
 
     /// Bytes that wait, those of files included.

@@ -129,6 +129,7 @@ pub(crate) struct Shared {
     pub(crate) bytes_out: Cell<u64>,
     /// Empty output buffers, which keep some memory. So a connection that has nothing to send
     /// holds none, and one that answers allocates nothing.
+    #[allow(clippy::vec_box)] // they move between here and the connections
     spare: RefCell<Vec<Box<OutputBuffer>>>,
 }
 
@@ -157,6 +158,7 @@ impl Shared {
         self.nanos.set(now.saturating_duration_since(self.epoch).as_nanos() as u64);
     }
 
+    #[allow(clippy::unnecessary_box_returns)] // as above
     fn take_buffer(&self) -> Box<OutputBuffer> {
         self.spare.borrow_mut().pop().unwrap_or_default()
     }

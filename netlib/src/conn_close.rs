@@ -71,7 +71,7 @@ impl<S: 'static> Context<S> {
     pub(crate) fn linger(&mut self, token: Token, conn: &Conn) -> bool {
         let flushed = conn.queued() == 0;
         if flushed && !conn.has(flag::ABORT | flag::FIN_SENT) {
-            self.send_fin(conn);
+            Self::send_fin(conn);
         }
         if conn.has(flag::ABORT) || (conn.has(flag::EOF) && conn.has(flag::FIN_SENT)) {
             return true;

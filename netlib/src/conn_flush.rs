@@ -69,7 +69,7 @@ impl<S: 'static> Context<S> {
     /// An open connection goes back to waiting, for whatever it waits for now.
     fn settle(&mut self, token: Token, conn: &Conn) {
         if conn.has(flag::FINISHED) && !conn.has(flag::FIN_SENT) && conn.queued() == 0 {
-            self.send_fin(conn);
+            Self::send_fin(conn);
         }
         // Resumed: kept input is due, and so is what an edge announced meanwhile, unless the
         // back end has just been asked anew. What a layer holds it does not know of.
@@ -86,7 +86,7 @@ impl<S: 'static> Context<S> {
     }
 
     /// Our end, behind the layer's good-bye. Marks what cannot be sent as lost.
-    pub(crate) fn send_fin(&mut self, conn: &Conn) {
+    pub(crate) fn send_fin(conn: &Conn) {
         let mut transport = conn.0.transport.borrow_mut();
         if !conn.has(flag::LAYER_CLOSED) {
             conn.set(flag::LAYER_CLOSED);

@@ -81,6 +81,7 @@ pub struct Stats {
 
 /// The loop's services, handed to every callback: time, timers, sockets, posting,
 /// stopping.
+#[allow(clippy::struct_excessive_bools)] // independent conditions of one loop
 pub struct Context<S: 'static> {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) trigger: Trigger,

@@ -86,7 +86,7 @@ impl Listener {
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listener").field("local", &self.local).field("connections", &self.connections()).finish()
+        f.debug_struct("Listener").field("local", &self.local).finish_non_exhaustive()
     }
 }
 

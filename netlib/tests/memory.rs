@@ -58,6 +58,7 @@ fn an_idle_connection_takes_at_most_256_bytes() {
         eprintln!("SKIPPED an_idle_connection_takes_at_most_256_bytes: fewer than {CONNECTIONS} descriptors allowed");
         return;
     }
+    #[allow(clippy::single_element_loop)]
     for idle_timeout in [None::<Duration>] {
         let mut reactor = reactor::<()>(netlib::BackendKind::Mio);
         let conn = ConnOptions { idle_timeout, ..ConnOptions::default() };

@@ -16,7 +16,7 @@ use netlib::clock::ManualClock;
 use netlib::{
     CloseReason, Conn, ConnOptions, Context, Fault, Handler, ListenOptions, Rate, Reactor, ReactorConfig, SendError,
 };
-use support::{drive, local, peer, read_some, reactor};
+use support::{drive, local, peer, reactor, read_some};
 
 on_every_backend! {
     pieces_of_every_kind_arrive_in_the_order_of_sending,
