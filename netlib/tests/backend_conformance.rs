@@ -617,6 +617,9 @@ instantiate! {
     poll_one_shot: Poll with OneShot;
     select_level: Select with Level;
     select_one_shot: Select with OneShot;
+    uring_poll_level: UringPoll with Level;
+    uring_poll_edge: UringPoll with Edge;
+    uring_poll_one_shot: UringPoll with OneShot;
 }
 
 #[test]

@@ -87,6 +87,7 @@ mod epoll;
 mod mio;
 mod poll;
 mod select;
+mod uring;
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -252,7 +253,7 @@ pub struct Caps {
 /// assert_eq!(kind.to_string(), "epoll-et");
 /// assert_eq!(
 ///     "kqeue".parse::<BackendKind>().unwrap_err().to_string(),
-///     "no back end is called \"kqeue\"; there are: mio, epoll-lt, epoll-et, poll, select"
+///     "no back end is called \"kqeue\"; there are: mio, epoll-lt, epoll-et, poll, select, uring-poll"
 /// );
 /// # Ok::<(), netlib::backend::UnknownBackend>(())
 /// ```
@@ -269,11 +270,13 @@ pub enum BackendKind {
     Poll,
     /// select, level-triggered; a wait costs by the highest descriptor.
     Select,
+    /// Polls through io_uring, edge-triggered unless asked otherwise.
+    UringPoll,
 }
 
 impl BackendKind {
     /// Every kind, in the order of their documentation.
-    pub const ALL: [Self; 5] = [Self::Mio, Self::EpollLt, Self::EpollEt, Self::Poll, Self::Select];
+    pub const ALL: [Self; 6] = [Self::Mio, Self::EpollLt, Self::EpollEt, Self::Poll, Self::Select, Self::UringPoll];
 
     /// The environment variable that [`BackendKind::from_env`] reads.
     pub const ENV: &'static str = "NETLIB_BACKEND";
@@ -286,6 +289,7 @@ impl BackendKind {
             Self::EpollEt => "epoll-et",
             Self::Poll => "poll",
             Self::Select => "select",
+            Self::UringPoll => "uring-poll",
         }
     }
 
@@ -306,7 +310,7 @@ impl BackendKind {
     pub const fn default_trigger(self) -> Trigger {
         match self {
             Self::EpollLt | Self::Poll | Self::Select => Trigger::Level,
-            Self::Mio | Self::EpollEt => Trigger::Edge,
+            Self::Mio | Self::EpollEt | Self::UringPoll => Trigger::Edge,
         }
     }
 
@@ -317,6 +321,7 @@ impl BackendKind {
             Self::EpollLt | Self::EpollEt => Box::new(epoll::EpollBackend::new(self.name())?),
             Self::Poll => Box::new(poll::PollBackend::default()),
             Self::Select => Box::new(select::SelectBackend::default()),
+            Self::UringPoll => Box::new(uring::UringBackend::new()?),
         })
     }
 }

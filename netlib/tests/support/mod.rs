@@ -72,6 +72,7 @@ macro_rules! on_every_backend {
         $crate::on_every_backend!(@module epoll_et, EpollEt, $($test),*);
         $crate::on_every_backend!(@module poll, Poll, $($test),*);
         $crate::on_every_backend!(@module select, Select, $($test),*);
+        $crate::on_every_backend!(@module uring_poll, UringPoll, $($test),*);
     };
     (@module $module:ident, $kind:ident, $($test:ident),*) => {
         mod $module {
