@@ -47,6 +47,9 @@ pub enum Phase {
 pub struct ReactorConfig {
     /// The mechanism; None takes `NETLIB_BACKEND`, or else mio.
     pub backend: Option<BackendKind>,
+    /// Whether epoll takes the place of a mechanism that the kernel refuses, with a warning in the log;
+    /// see [`BackendKind::open_or_fall_back`]. Otherwise that is an error.
+    pub fallback: bool,
     /// The time; see [`crate::clock`].
     pub clock: Box<dyn Clock>,
     /// Seed of [`Context::random`]; None is a random one.
@@ -61,7 +64,14 @@ pub struct ReactorConfig {
 
 impl Default for ReactorConfig {
     fn default() -> Self {
-        Self { backend: None, clock: Box::new(SystemClock), seed: None, queue_capacity: None, contain_panics: true }
+        Self {
+            backend: None,
+            fallback: true,
+            clock: Box::new(SystemClock),
+            seed: None,
+            queue_capacity: None,
+            contain_panics: true,
+        }
     }
 }
 
@@ -91,7 +101,7 @@ impl<S: 'static> Reactor<S> {
             Some(kind) => kind,
             None => BackendKind::from_env()?.unwrap_or_default(),
         };
-        let mut backend = kind.open()?;
+        let (kind, mut backend) = if config.fallback { kind.open_or_fall_back()? } else { (kind, kind.open()?) };
         let trigger = kind.default_trigger();
         let (outbox, inbox) = queue::channel(config.queue_capacity)?;
         backend.add(inbox.as_fd(), WAKE, Interest::READABLE, trigger)?;

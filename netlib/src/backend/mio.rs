@@ -42,6 +42,7 @@ impl Backend for MioBackend {
             reports_read_closed: true,
             reports_error: true,
             refuses_unpollable: true,
+            lets_go_of_closed: true,
             max_fd: None,
             timeout_grain: Duration::from_millis(1),
         }

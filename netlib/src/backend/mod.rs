@@ -10,8 +10,11 @@
 //! that [`Backend::caps`] does not offer is `Unsupported`. What cannot be polled, such as a
 //! regular file, is `PermissionDenied` or, without [`Caps::refuses_unpollable`], always ready.
 //!
-//! The caller removes a descriptor *before* it closes it. One that was closed all the same is
-//! forgotten by the next wait, which may then return an empty batch; the others are unharmed.
+//! The caller removes a descriptor *before* it closes it; the close that follows then takes effect
+//! at once (a socket sends its FIN). One that was closed all the same is forgotten by the next
+//! wait, which may then return an empty batch; the others are unharmed, and its number can be
+//! added anew. Without [`Caps::lets_go_of_closed`] the mechanism holds what it polls open until
+//! then, and may go on reporting it.
 //!
 //! # Readiness that already exists
 //!
@@ -27,6 +30,13 @@
 //!   keeps a note that it has not; a new edge is only promised after that. A mechanism may
 //!   report more often than that.
 //! * *One-shot*: reported once, then silent until the next `modify`.
+//!
+//! # Exclusive wake-up
+//!
+//! When several threads wait for one listener, each by a back end of its own, a connection wakes
+//! them all and one gets it. [`Backend::add_exclusive`] registers so that at least one waiter is
+//! woken, and as a rule only one. It stays so through [`Backend::modify`]. A one-shot cannot be
+//! exclusive (`InvalidInput`): it could be spent on a waiter that does nothing about it.
 //!
 //! # No interest
 //!
@@ -127,6 +137,18 @@ pub trait Backend: fmt::Debug {
 
     /// Registers a descriptor.
     fn add(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest, trigger: Trigger) -> io::Result<()>;
+
+    /// Registers a descriptor that several back ends share, such as a listener; see
+    /// [Exclusive wake-up](self#exclusive-wake-up). `Unsupported` without [`Caps::exclusive_wakeup`].
+    fn add_exclusive(
+        &mut self,
+        _fd: BorrowedFd<'_>,
+        _token: Token,
+        _interest: Interest,
+        _trigger: Trigger,
+    ) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the mechanism wakes every waiter"))
+    }
 
     /// Replaces token, interest and trigger of a registered descriptor; re-arms a one-shot.
     fn modify(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest, trigger: Trigger) -> io::Result<()>;
@@ -238,6 +260,8 @@ pub struct Caps {
     pub reports_error: bool,
     /// Refuses what cannot be polled; otherwise such a descriptor is always ready.
     pub refuses_unpollable: bool,
+    /// A descriptor that was closed without [`Backend::remove`] is really closed.
+    pub lets_go_of_closed: bool,
     /// The largest descriptor number it accepts, if there is a limit.
     pub max_fd: Option<i32>,
     /// Timeouts are rounded up to a multiple of this.
@@ -281,6 +305,10 @@ impl BackendKind {
     /// The environment variable that [`BackendKind::from_env`] reads.
     pub const ENV: &'static str = "NETLIB_BACKEND";
 
+    /// The environment variable that forbids [`BackendKind::open_or_fall_back`] to fall back. The
+    /// workspace's `.cargo/config.toml` sets it, so tests never run on another back end than they say.
+    pub const ENV_STRICT: &'static str = "NETLIB_BACKEND_STRICT";
+
     /// The name by which it is chosen.
     pub const fn name(self) -> &'static str {
         match self {
@@ -311,6 +339,35 @@ impl BackendKind {
         match self {
             Self::EpollLt | Self::Poll | Self::Select => Trigger::Level,
             Self::Mio | Self::EpollEt | Self::UringPoll => Trigger::Edge,
+        }
+    }
+
+    /// Opens the mechanism, or else epoll with the same trigger, and says which one it is.
+    ///
+    /// A server that was told to use io_uring should run where the kernel refuses that
+    /// (`kernel.io_uring_disabled`, a sandbox, an old kernel), and its log should say what it runs
+    /// on: the reason is logged as a warning. A test should not: while the environment variable
+    /// [`BackendKind::ENV_STRICT`] is set and not empty this is [`BackendKind::open`].
+    ///
+    /// ```
+    /// use netlib::backend::BackendKind;
+    ///
+    /// let (kind, backend) = BackendKind::EpollEt.open_or_fall_back()?;
+    /// assert_eq!(kind, BackendKind::EpollEt);
+    /// assert_eq!(backend.name(), "epoll-et");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn open_or_fall_back(self) -> io::Result<(Self, Box<dyn Backend>)> {
+        let substitute = match self {
+            Self::UringPoll if env::var_os(Self::ENV_STRICT).is_none_or(|value| value.is_empty()) => Self::EpollEt,
+            kind => kind, // nothing switches the others off
+        };
+        match self.open() {
+            Err(error) if substitute != self => {
+                log::warn!("the back end {self} is refused here ({error}): {substitute} takes its place");
+                Ok((substitute, substitute.open()?))
+            }
+            outcome => Ok((self, outcome?)),
         }
     }
 

@@ -112,6 +112,7 @@ impl Backend for PollBackend {
             reports_read_closed: true,
             reports_error: true,
             refuses_unpollable: false,
+            lets_go_of_closed: true,
             max_fd: None,
             timeout_grain: Duration::from_nanos(1),
         }

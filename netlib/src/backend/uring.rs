@@ -122,8 +122,8 @@ impl UringBackend {
 
     fn set(&mut self, raw: RawFd, token: Token, interest: Interest, trigger: Trigger) -> io::Result<()> {
         self.disarm(raw)?;
-        let heard = PollFlags::empty();
-        let registration = Registration { token, interest, trigger, sequence: self.sequence, armed: false, heard };
+        let sequence = self.sequence;
+        let registration = Registration { token, interest, trigger, sequence, armed: false, heard: PollFlags::empty() };
         self.registrations[raw as usize] = Some(registration);
         if interest.is_none() { Ok(()) } else { self.arm(raw) }
     }
@@ -148,6 +148,7 @@ impl UringBackend {
         let Some(registration) = self.registration(raw) else { return Ok(()) };
         let old = key(raw, registration.sequence);
         registration.sequence = sequence;
+        registration.heard = PollFlags::empty();
         if std::mem::take(&mut registration.armed) {
             self.zombies += 1;
             let entry = opcode::AsyncCancel::new(old).build();
@@ -291,6 +292,7 @@ impl Backend for UringBackend {
             reports_read_closed: true,
             reports_error: true,
             refuses_unpollable: false,
+            lets_go_of_closed: false,
             max_fd: None,
             timeout_grain: Duration::from_nanos(1),
         }
