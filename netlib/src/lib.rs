@@ -109,6 +109,7 @@ mod reactor;
 mod slot;
 pub mod socket;
 mod source;
+mod swap;
 pub mod sys;
 pub mod timer;
 pub mod token;

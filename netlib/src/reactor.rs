@@ -18,7 +18,7 @@ use crate::timer::Timers;
 use crate::token::Token;
 
 /// The token of the event queue's own descriptor.
-const WAKE: Token = Token::new(u32::MAX, u32::MAX);
+pub(crate) const WAKE: Token = Token::new(u32::MAX, u32::MAX);
 /// Events handled before what they wrote is flushed.
 const EVENTS_PER_FLUSH: usize = 256;
 /// Posted items taken in one tick.
@@ -86,7 +86,7 @@ impl fmt::Debug for ReactorConfig {
 ///
 /// Thread rule: made, run and dropped on one thread.
 pub struct Reactor<S: 'static> {
-    cx: Context<S>,
+    pub(crate) cx: Context<S>,
     /// Reused from tick to tick, as is the next.
     events: Vec<Event>,
     tasks: Vec<Task<S>>,
@@ -108,6 +108,7 @@ impl<S: 'static> Reactor<S> {
         let now = config.clock.now();
         let cx = Context {
             backend,
+            next_backend: None,
             trigger,
             slots: Slots::new(),
             shared: Rc::new(Shared { marked: RefCell::default(), now: Cell::new(now), bytes_out: Cell::new(0) }),
@@ -160,6 +161,9 @@ impl<S: 'static> Reactor<S> {
     /// 6. *Reap*: connections that ended are told so and leave the slab.
     fn tick(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<()> {
         self.enter(Phase::Wait);
+        if let Err(error) = self.swap_if_asked() {
+            log::error!("the back end stays {}: {error}", self.cx.backend.name());
+        }
         let timeout = self.timeout(limit);
         self.cx.backend.wait(&mut self.events, timeout)?;
         self.cx.shared.now.set(self.cx.clock.now());
