@@ -3,8 +3,8 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::LazyLock;
@@ -123,8 +123,11 @@ fn connections_that_wait_to_be_accepted_are_accepted_after_the_swap(from: Backen
         let (mut reactor, mut world, addr) = serve(from, options);
         let first: Vec<_> = (0..5).map(|_| peer(addr)).collect();
         drive(&mut reactor, &mut world, "the first two", |world| world.opened.len() == 2);
-        let second: Vec<_> = (0..5).map(|_| peer(addr)).collect();
         swap(&mut reactor, to);
+        drive(&mut reactor, &mut world, "the rest of its budget", |world| world.opened.len() == 5);
+        reactor.run_once(&mut world, Some(Duration::ZERO)).unwrap(); // the queue was seen empty
+        let second: Vec<_> = (0..5).map(|_| peer(addr)).collect();
+        swap(&mut reactor, from);
         drive(&mut reactor, &mut world, "all ten", |world| world.opened.len() == 10);
         drop((first, second));
     }
@@ -223,6 +226,8 @@ fn a_swap_that_is_refused_leaves_the_loop_where_it_is(from: BackendKind) {
 // --- under load
 
 const CONNECTIONS: usize = 500;
+/// Of these, the ones that send until nothing moves any more, and only then read.
+const FIREHOSES: usize = 10;
 const CLIENT_THREADS: usize = 5;
 const LOAD: Duration = Duration::from_secs(4);
 const SWAP_EVERY: Duration = Duration::from_millis(50);
@@ -266,9 +271,10 @@ fn five_hundred_connections_echo_while_the_back_end_changes_every_fifty_millisec
     });
 
     let start = Instant::now();
-    let clients: Vec<_> = (0..CLIENT_THREADS)
+    let mut clients: Vec<_> = (0..CLIENT_THREADS)
         .map(|thread| thread::spawn(move || echo_until(addr, thread * CONNECTIONS, start + LOAD)))
         .collect();
+    clients.push(thread::spawn(move || flood_until(addr, start + LOAD)));
     drive_for(&mut reactor, &mut world, LOAD * 5, |world| world.closed == CONNECTIONS);
     let (bytes, rounds) = clients
         .into_iter()
@@ -304,7 +310,7 @@ fn drive_for(reactor: &mut Reactor<World>, world: &mut World, limit: Duration, m
 /// Echoes over one thread's share of the connections and checks every byte. Returns the bytes and
 /// rounds.
 fn echo_until(addr: SocketAddr, seed: usize, end: Instant) -> (u64, u64) {
-    let share = CONNECTIONS / CLIENT_THREADS;
+    let share = (CONNECTIONS - FIREHOSES) / CLIENT_THREADS;
     let mut clients: Vec<_> = (0..share).map(|index| (seed + index, peer(addr), 0_usize)).collect();
     let mut rounds = 0;
     while Instant::now() < end || rounds == 0 {
@@ -312,7 +318,7 @@ fn echo_until(addr: SocketAddr, seed: usize, end: Instant) -> (u64, u64) {
         let mut sent = Vec::new();
         for (seed, client, offset) in &mut clients {
             let round = rounds as usize + *seed;
-            // Mostly small; now and then more than the marks and the buffers hold.
+            // Mostly small; now and then more than the loop reads at once.
             let len = if round % 97 == 0 { 150_000 } else { 1 + round * 31 % 2000 };
             let bytes = stream(*seed, *offset, len);
             client.write_all(&bytes).expect("the loop reads");
@@ -326,13 +332,55 @@ fn echo_until(addr: SocketAddr, seed: usize, end: Instant) -> (u64, u64) {
         }
         rounds += 1;
     }
-    let mut bytes = 0;
-    for (_, client, offset) in &mut clients {
-        bytes += *offset as u64;
-        client.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(client.read(&mut [0]).unwrap(), 0, "nothing follows");
+    let bytes = clients.iter().map(|(_, _, offset)| *offset as u64).sum();
+    for (_, client, _) in &mut clients {
+        finish(client);
     }
     (bytes, rounds * share as u64)
+}
+
+/// Fills connections until the loop has paused reading and its output is stuck, then reads all of
+/// it back.
+fn flood_until(addr: SocketAddr, end: Instant) -> (u64, u64) {
+    let mut clients: Vec<_> = (0..FIREHOSES).map(|index| (900 + index, peer(addr), 0_usize)).collect();
+    let mut rounds = 0;
+    for turn in (0..FIREHOSES).cycle() {
+        if Instant::now() >= end && rounds >= FIREHOSES as u64 {
+            break;
+        }
+        let (seed, client, offset) = &mut clients[turn];
+        let bytes = stream(*seed, *offset, 32 << 20);
+        let mut sent = 0;
+        client.set_nonblocking(true).unwrap();
+        let mut progress = Instant::now();
+        while progress.elapsed() < Duration::from_millis(40) {
+            match client.write(&bytes[sent..]) {
+                Ok(count) => {
+                    sent += count;
+                    progress = Instant::now();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(sent < bytes.len(), "the loop never pauses");
+        client.set_nonblocking(false).unwrap();
+        let mut echoed = vec![0; sent];
+        client.read_exact(&mut echoed).expect("the loop echoes");
+        assert!(echoed == bytes[..sent], "what came back is not what was sent");
+        *offset += sent;
+        rounds += 1;
+    }
+    let bytes = clients.iter().map(|(_, _, offset)| *offset as u64).sum();
+    for (_, client, _) in &mut clients {
+        finish(client);
+    }
+    (bytes, rounds)
+}
+
+fn finish(client: &mut TcpStream) {
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "nothing follows");
 }
 
 /// A part of a connection's endless stream: what stands at a place depends on the place and the
