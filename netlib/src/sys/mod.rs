@@ -3,6 +3,8 @@
 
 #![allow(unsafe_code)] // see above; denied everywhere else
 
+#[doc(hidden)]
+pub mod faults;
 mod signal;
 mod wake;
 
