@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use netlib::Token;
 use netlib::backend::{Interest, Trigger};
@@ -126,22 +126,26 @@ pub(crate) fn ten_thousand_descriptors_are_told_apart(mut subject: Subject) -> O
         subject.rearm(&wakes[slot as usize], Token::new(slot, 3), Interest::READABLE);
     }
     subject.assert_silent();
-    // All of them, more than any batch or queue holds.
-    for wake in &wakes {
-        wake.signal().unwrap();
-    }
-    let mut count = vec![0; MANY as usize];
-    let mut total = 0;
-    while total < MANY {
-        for event in subject.wait() {
-            assert_eq!(event.token.generation(), 3);
-            count[event.token.slot() as usize] += 1;
-            total += 1;
-            wakes[event.token.slot() as usize].acknowledge().unwrap();
+    // All of them, more than any batch or queue holds. A queue that ran over may not forget who is watched.
+    for _ in 0..2 {
+        for wake in &wakes {
+            wake.signal().unwrap();
         }
+        let mut count = vec![0; MANY as usize];
+        let mut total = 0;
+        while total < MANY {
+            for event in subject.wait() {
+                assert_eq!(event.token.generation(), 3);
+                let slot = event.token.slot();
+                count[slot as usize] += 1;
+                total += 1;
+                wakes[slot as usize].acknowledge().unwrap();
+                subject.rearm(&wakes[slot as usize], event.token, Interest::READABLE);
+            }
+        }
+        assert!(count.iter().all(|count| *count == 1));
+        subject.assert_silent();
     }
-    assert!(count.iter().all(|count| *count == 1));
-    subject.assert_silent();
     for wake in &wakes {
         subject.backend.remove(wake.as_fd()).unwrap();
     }
@@ -162,19 +166,28 @@ pub(crate) fn nothing_is_reported_after_remove(mut subject: Subject) -> Outcome 
 
 /// A mechanism may hold what it polls open; then `remove` has to let go of it.
 pub(crate) fn the_peer_sees_the_end_as_soon_as_a_removed_descriptor_is_closed(mut subject: Subject) -> Outcome {
-    for (waits, modifies) in [(false, false), (true, false), (false, true), (true, true)] {
-        let (ours, theirs) = pair();
+    for case in 0..8 {
+        let [waits, is_ready, modifies] = [1, 2, 4].map(|bit| case & bit != 0);
+        let (ours, mut theirs) = pair();
         subject.add(&ours, A, Interest::READABLE);
         if waits {
             subject.assert_silent();
+        }
+        if is_ready {
+            theirs.write_all(b"x").unwrap();
         }
         if modifies {
             subject.modify(&ours, B, Interest::NONE);
         }
         subject.backend.remove(ours.as_fd()).unwrap();
         drop(ours);
-        assert_eq!((&theirs).read(&mut [0]).unwrap(), 0);
+        match (&theirs).read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) if is_ready && error.kind() == io::ErrorKind::ConnectionReset => {} // it was not read
+            outcome => panic!("{outcome:?}"),
+        }
     }
+    subject.assert_silent();
     // One that goes down takes its registrations along.
     let (ours, theirs) = pair();
     subject.add(&ours, A, Interest::READABLE);
@@ -342,6 +355,8 @@ pub(crate) fn of_several_waiters_for_a_listener_one_is_woken(mut subject: Subjec
                         return;
                     }
                     woken.fetch_add(1, Ordering::AcqRel);
+                    // Time for the other to find the connection too, should it have been woken.
+                    thread::sleep(Duration::from_millis(3));
                     while listener.accept().is_ok() {
                         accepted.fetch_add(1, Ordering::AcqRel);
                     }
