@@ -80,6 +80,8 @@ pub(crate) fn what_cannot_be_polled_is_refused(mut subject: Subject) -> Outcome 
                 subject.assert_silent();
             } else {
                 assert!(subject.wait_for(A).readable);
+                subject.rearm(&fd, A, interest);
+                assert!(subject.wait_for(A).readable, "and stays so");
             }
             subject.backend.remove(fd.as_fd()).unwrap();
         }
