@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Event, Interest, Trigger};
+use crate::backend::{Backend, BackendKind, Event, Interest, Trigger};
 use crate::clock::{Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
 use crate::conn_close::Linger;
@@ -84,6 +84,8 @@ pub struct Stats {
 #[allow(clippy::struct_excessive_bools)] // independent conditions of one loop
 pub struct Context<S: 'static> {
     pub(crate) backend: Box<dyn Backend>,
+    /// What the next tick moves to, see `swap.rs`.
+    pub(crate) next_backend: Option<(BackendKind, Box<dyn Backend>)>,
     pub(crate) trigger: Trigger,
     /// The back end does not announce the end of a stream: a short read is no sign that there
     /// is nothing more.
@@ -259,7 +261,8 @@ impl<S: 'static> Context<S> {
         f: impl FnMut(&mut S, &mut Context<S>, &mut F, Ready) + 'static,
     ) -> io::Result<SourceId> {
         let source = Box::new(FdSource { fd, callback: f });
-        let token = self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source), removed: false }));
+        let token =
+            self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source), interest, removed: false }));
         let trigger = self.trigger;
         let Some(source) = self.slots.source_mut(token).and_then(|slot| slot.source.as_ref()) else {
             unreachable!("inserted above")

@@ -79,9 +79,10 @@
 //! | `epoll-lt`, `epoll-et` | epoll(7), level- or edge-triggered | what is ready |
 //! | `poll` | poll(2), level-triggered | what is watched |
 //! | `select` | select(2), level-triggered | the highest descriptor |
+//! | `uring-poll` | polls through io_uring, edge-triggered | what is ready |
 //!
-//! With `poll` and `select` a change of interest costs no system call, so a few busy
-//! connections lose nothing; thousands of idle ones are paid for in every tick.
+//! With `poll`, `select` and `uring-poll` a change of interest costs no system call, so a few busy
+//! connections lose nothing; with the first two thousands of idle ones are paid for in every tick.
 //! `select` works above descriptor 1023. What each promises is in its
 //! [`Caps`](backend::Caps).
 
@@ -112,6 +113,7 @@ mod remote_conn;
 mod slot;
 pub mod socket;
 mod source;
+mod swap;
 pub mod sys;
 pub mod timer;
 pub mod token;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +102,17 @@ pub(crate) struct ListenerSlot<S: 'static> {
     resting: Option<TimerId>,
     /// Stands in the loop's local ready list.
     pub(crate) ready: bool,
+}
+
+impl<S: 'static> ListenerSlot<S> {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// What the back end watches it for now.
+    pub(crate) fn interest(&self) -> Interest {
+        Interest::new(self.resting.is_none(), false)
+    }
 }
 
 impl<S: 'static> fmt::Debug for ListenerSlot<S> {

@@ -4,6 +4,8 @@
 #![allow(unsafe_code)] // see above; denied everywhere else
 
 mod alloc;
+#[doc(hidden)]
+pub mod faults;
 mod signal;
 mod wake;
 
