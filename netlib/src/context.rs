@@ -16,6 +16,7 @@ use crate::clock::{Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
 use crate::conn_close::Linger;
 use crate::queue;
+use crate::race::Dialling;
 use crate::reactor::Phase;
 use crate::remote_conn::RemoteConn;
 use crate::slot::{Slot, Slots};
@@ -63,7 +64,8 @@ pub struct Stats {
     pub events: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections refused over [`max_connections`](crate::ListenOptions::max_connections).
+    /// Connections refused over [`max_connections`](crate::ListenOptions::max_connections) or
+    /// [`max_per_address`](crate::ListenOptions::max_per_address).
     pub refused: u64,
     /// Times that accepting rested for want of descriptors.
     pub accept_rests: u64,
@@ -106,6 +108,7 @@ pub struct Context<S: 'static> {
     pub(crate) closed: Vec<Token>,
     /// All connections read into this one buffer; taken while a callback uses it.
     pub(crate) read_buffer: Vec<u8>,
+    pub(crate) dialling: Dialling,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) random: SplitMix64,
     pub(crate) phase: Phase,

@@ -25,7 +25,7 @@
 //!
 //! # fn main() -> std::io::Result<()> {
 //! let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
-//! let address = "127.0.0.1:0".parse().expect("an address");
+//! let address: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
 //! let listener = reactor
 //!     .context()
 //!     .listen(address, ListenOptions::default(), |(), _, _| Some(Box::new(Echo)))?;
@@ -106,10 +106,13 @@ mod framed;
 pub mod http;
 pub mod layer;
 mod listener;
+mod per_address;
 pub mod queue;
+mod race;
 mod rate;
 mod reactor;
 mod remote_conn;
+mod resolver;
 mod slot;
 pub mod socket;
 mod source;
@@ -124,13 +127,14 @@ pub use backend::BackendKind;
 pub use codec::{Decode, Frame, FrameError};
 pub use conn::{Conn, Handler};
 pub use conn_options::{CloseReason, ConnOptions, Fault, OutputPolicy, SendError};
-pub use connector::{Backoff, ConnectOptions, Connector};
+pub use connector::{Backoff, ConnectOptions, Connector, Target};
 pub use context::{Context, PostError, Remote, Stats};
 pub use framed::{FrameHandler, Framed};
-pub use listener::{ListenOptions, Listener};
+pub use listener::{ListenOptions, Listener, ListenerStats};
 pub use rate::Rate;
 pub use reactor::{Phase, Reactor, ReactorConfig};
 pub use remote_conn::RemoteConn;
+pub use resolver::{Resolve, SystemResolver};
 pub use source::{Ready, SourceId};
 pub use sys::{Signal, SignalFd};
 pub use timer::TimerId;

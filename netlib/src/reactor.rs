@@ -12,6 +12,7 @@ use crate::clock::{Clock, SplitMix64, SystemClock};
 use crate::conn::{Shared, State};
 use crate::context::{Beat, Context, Stats, Task, TimerTask};
 use crate::queue;
+use crate::race::Dialling;
 use crate::slot::{Slot, Slots};
 use crate::timer::Timers;
 use crate::token::Token;
@@ -121,6 +122,7 @@ impl<S: 'static> Reactor<S> {
             flushing: Vec::new(),
             closed: Vec::new(),
             read_buffer: vec![0; READ_BUFFER],
+            dialling: Dialling::default(),
             clock: config.clock,
             random: config.seed.map_or_else(SplitMix64::from_entropy, SplitMix64::new),
             phase: Phase::Wait,
