@@ -3,7 +3,7 @@
 //! reactor asks for.
 
 use std::collections::HashSet;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -119,6 +119,10 @@ impl Backend for EpollBackend {
             self.batch.reserve(capacity); // it is full: this doubles it
         }
         Ok(())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.as_fd())
     }
 }
 

@@ -73,6 +73,15 @@
 //! batch before the time is over: a signal handler that ran (EINTR; the caller computes the
 //! timeout anew from its clock, which the back end does not have), and a timeout above the
 //! mechanism's largest (24 days for epoll).
+//!
+//! # Embedding
+//!
+//! Where the kernel keeps the registrations, [`Backend::as_fd`] is a descriptor that is readable
+//! while a wait would return at once, so that another loop can watch this one. A mechanism may
+//! collect changes and hand them over with its next wait; before the other loop goes to sleep,
+//! [`Backend::flush`] hands them over without one. poll and select keep nothing in the kernel
+//! between two waits, so they have no such descriptor (`None`): a loop on them can be embedded
+//! only by a thread of its own, or by waiting with a short timeout.
 
 mod epoll;
 mod mio;
@@ -126,6 +135,16 @@ pub trait Backend: fmt::Debug {
 
     /// Replaces the content of `events` by what is ready, waiting for it up to `timeout`.
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Makes the kernel know of every change so far; see [Embedding](self#embedding).
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The descriptor that another loop can watch; see [Embedding](self#embedding).
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Which directions of a descriptor are watched.
