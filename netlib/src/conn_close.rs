@@ -106,11 +106,11 @@ impl<S: 'static> Context<S> {
     fn drop_timers(&mut self, token: Token) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         let mut timers = std::mem::take(&mut slot.timers);
-        timers.extend(slot.idle_timer.take());
         timers.extend(slot.deadline.take());
         for timer in timers {
             self.timers.remove(timer);
         }
+        self.disarm_idle(token);
     }
 
     fn free(&mut self, token: Token) {

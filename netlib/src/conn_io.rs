@@ -15,7 +15,7 @@ use crate::backend::{Event, Interest};
 use crate::codec::FrameError;
 use crate::conn::{Conn, Handler, State, flag};
 use crate::conn_options::CloseReason;
-use crate::context::{Context, TimerTask};
+use crate::context::Context;
 use crate::slot::Origin;
 use crate::token::Token;
 
@@ -35,14 +35,16 @@ impl<S: 'static> Context<S> {
         let slot = self.slots.conn_mut(token)?;
         let mut handler = slot.handler.take()?;
         let conn = slot.conn.clone();
+        let begun = self.begin_callback();
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *handler, state, self, &conn)));
+        self.end_callback(begun, "a handler", Some(token));
         if let Some(slot) = self.slots.conn_mut(token) {
             // Unless it was replaced while it ran.
             slot.handler.get_or_insert(handler);
         }
         if outcome.is_err() {
-            self.stats.panics += 1;
             log::error!("connection {token} to {}: its handler panicked", conn.peer_addr());
+            self.after_panic();
             conn.end(CloseReason::HandlerPanic, true);
         }
         outcome.ok()
@@ -419,39 +421,6 @@ impl<S: 'static> Context<S> {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         if slot.conn.is_open() {
             self.notify(state, token, |handler, state, cx, conn| handler.on_timer(state, cx, conn, timer));
-        }
-    }
-
-    fn arm_idle(&mut self, token: Token, conn: &Conn) {
-        let Some(slot) = self.slots.conn_mut(token) else { return };
-        let old = slot.idle_timer.take();
-        if let Some(old) = old {
-            self.timers.remove(old);
-        }
-        let Some(timeout) = conn.0.idle_timeout.get() else { return };
-        if conn.is_open() {
-            // While this side does not read, silence is no fault of the peer's.
-            let since = if conn.wants_input() { conn.last_recv() } else { self.now() };
-            let due = since.checked_add(timeout).unwrap_or_else(|| self.due(timeout));
-            let timer = self.timers.insert(due, TimerTask::Idle(token));
-            if let Some(slot) = self.slots.conn_mut(token) {
-                slot.idle_timer = Some(timer);
-            }
-        }
-    }
-
-    /// The idle timer is not moved at every read: when it is due it looks whether
-    /// something came in meanwhile, and waits for the rest.
-    pub(crate) fn idle_due(&mut self, token: Token) {
-        let now = self.now();
-        let Some(slot) = self.slots.conn_mut(token) else { return };
-        slot.idle_timer = None;
-        let conn = slot.conn.clone();
-        let Some(timeout) = conn.0.idle_timeout.get() else { return };
-        if conn.wants_input() && now.saturating_duration_since(conn.last_recv()) >= timeout {
-            conn.close_with(CloseReason::Idle);
-        } else {
-            self.arm_idle(token, &conn);
         }
     }
 }

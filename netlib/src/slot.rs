@@ -32,7 +32,6 @@ pub(crate) struct ConnSlot<S: 'static> {
     pub(crate) registered: Option<Interest>,
     /// The handler's own timers.
     pub(crate) timers: Vec<TimerId>,
-    pub(crate) idle_timer: Option<TimerId>,
     /// The limit of connecting, later that of lingering.
     pub(crate) deadline: Option<TimerId>,
     pub(crate) origin: Origin<S>,
@@ -56,7 +55,6 @@ impl<S: 'static> ConnSlot<S> {
             tail: InputTail::default(),
             registered: None,
             timers: Vec::new(),
-            idle_timer: None,
             deadline: None,
             origin,
         }
