@@ -16,7 +16,7 @@ use crate::backend::{Backend, Event, Interest, Trigger};
 use crate::clock::{CENTURY, Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
 use crate::conn_close::Linger;
-use crate::event_queue::{self, EventId, PostError, Stop};
+use crate::event_queue::{self, EventId, PostError, QueueStats, Stop};
 use crate::hooks::Hooks;
 use crate::reactor::{PanicPolicy, Phase};
 use crate::slot::{Slot, Slots};
@@ -176,7 +176,8 @@ impl<S: 'static> Context<S> {
     ) -> TimerId {
         let period = period.max(Duration::from_millis(1));
         let next = self.due(period);
-        self.timers.insert(next, TimerTask::Every(Box::new(Periodic { period, missed, next, callback: Some(Box::new(f)) })))
+        self.timers
+            .insert(next, TimerTask::Every(Box::new(Periodic { period, missed, next, callback: Some(Box::new(f)) })))
     }
 
     /// Calls the connection's [`Handler::on_timer`] once, `delay` from now. The
@@ -440,6 +441,11 @@ impl<S: 'static> Remote<S> {
     /// waits.
     pub fn cancel_named(&self, name: &str) -> usize {
         self.outbox.cancel_named(name)
+    }
+
+    /// What the queue has seen so far.
+    pub fn stats(&self) -> QueueStats {
+        self.outbox.stats()
     }
 
     /// [`post`](Self::post) of something that was let in already, beyond the queue's

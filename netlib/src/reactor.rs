@@ -125,11 +125,8 @@ impl<S: 'static> Reactor<S> {
         };
         let mut backend = kind.open()?;
         let trigger = kind.default_trigger();
-        let queue = QueueConfig {
-            capacity: config.queue_capacity,
-            overflow: config.queue_overflow,
-            measure: config.measure,
-        };
+        let queue =
+            QueueConfig { capacity: config.queue_capacity, overflow: config.queue_overflow, measure: config.measure };
         let (outbox, mut inbox) = event_queue::pollable(queue)?;
         inbox.consume_here();
         backend.add(inbox.as_fd(), WAKE, Interest::READABLE, trigger)?;

@@ -49,15 +49,7 @@ pub(crate) enum Origin<S: 'static> {
 
 impl<S: 'static> ConnSlot<S> {
     pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>, origin: Origin<S>) -> Self {
-        Self {
-            conn,
-            handler,
-            tail: InputTail::default(),
-            registered: None,
-            timers: Vec::new(),
-            deadline: None,
-            origin,
-        }
+        Self { conn, handler, tail: InputTail::default(), registered: None, timers: Vec::new(), deadline: None, origin }
     }
 }
 

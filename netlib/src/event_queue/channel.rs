@@ -220,3 +220,56 @@ impl<T, W: Wake> fmt::Debug for Receiver<T, W> {
         f.debug_struct("Receiver").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    impl<T> Receiver<T, WakeFd> {
+        /// Writes to the eventfd since the last time; resets the descriptor.
+        fn edges(&self) -> u64 {
+            self.core.wake.acknowledge().unwrap()
+        }
+    }
+
+    #[test]
+    fn a_burst_wakes_once_and_an_emptied_queue_not_at_all() {
+        let now = Instant::now();
+        let (sender, mut receiver) = pollable(QueueConfig::default()).unwrap();
+        for n in 0..1000 {
+            sender.push(n).unwrap();
+        }
+        assert_eq!(receiver.edges(), 1);
+        let mut items = Vec::new();
+        assert_eq!(receiver.take(now, 600, &mut items), 400);
+        sender.push(1000).unwrap();
+        assert_eq!(receiver.edges(), 0, "the queue was never empty");
+
+        sender.core.wake.signal().unwrap(); // as it was before this test looked
+        assert_eq!(receiver.take(now, usize::MAX, &mut items), 0);
+        assert_eq!(receiver.edges(), 0, "taking the last event clears the wake-up");
+        assert_eq!(items, (0..=1000).collect::<Vec<_>>());
+
+        let id = sender.push(0).unwrap();
+        assert!(sender.cancel(id));
+        assert_eq!(receiver.edges(), 0, "so does cancelling it");
+    }
+
+    #[test]
+    fn a_delayed_event_wakes_to_be_put_on_the_clock_and_not_again() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(5);
+        let (sender, mut receiver) = pollable(QueueConfig::default()).unwrap();
+        sender.push_delayed(Duration::from_secs(5), 'a').unwrap();
+        sender.push_delayed(Duration::from_secs(7), 'b').unwrap();
+        assert_eq!(receiver.edges(), 1);
+        sender.core.wake.signal().unwrap();
+        let mut items = Vec::new();
+        assert_eq!(receiver.take(now, 9, &mut items), 0);
+        assert_eq!((receiver.edges(), receiver.next_due()), (0, Some(later)));
+        assert!(!receiver.core.is_raised());
+        receiver.take(later, 9, &mut items);
+        assert_eq!(items, ['a']);
+        assert_eq!(receiver.next_due(), Some(now + Duration::from_secs(7)));
+    }
+}

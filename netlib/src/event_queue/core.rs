@@ -113,14 +113,8 @@ pub(super) enum Popped<T> {
 impl<T, W: Wake> Core<T, W> {
     /// With one sender.
     pub(super) fn new(config: QueueConfig, wake: W) -> Self {
-        let state = State {
-            backlog: Backlog::new(),
-            raised: false,
-            closed: false,
-            blocked: 0,
-            senders: 1,
-            consumer: None,
-        };
+        let state =
+            State { backlog: Backlog::new(), raised: false, closed: false, blocked: 0, senders: 1, consumer: None };
         Self { state: Mutex::new(state), raised: AtomicBool::new(false), room: Condvar::new(), wake, config }
     }
 
@@ -189,11 +183,8 @@ impl<T, W: Wake> Core<T, W> {
             return id;
         };
         let now = SystemClock.now();
-        let due = if W::SHARES_CLOCK {
-            Due::At(now.checked_add(delay).unwrap_or(now + CENTURY))
-        } else {
-            Due::After(delay)
-        };
+        let due =
+            if W::SHARES_CLOCK { Due::At(now.checked_add(delay).unwrap_or(now + CENTURY)) } else { Due::After(delay) };
         let next_due = state.backlog.next_due();
         let id = state.backlog.push_delayed(event, how.name, due, now);
         // A consumer that sleeps until a later deadline must sleep less.
