@@ -1,6 +1,6 @@
 //! A reactor inside tokio. A current-thread runtime watches the reactor's descriptor and runs its
 //! ticks in a task; beside it other tasks do what tokio is for. The echo service is netlib's, the
-//! ticker and Ctrl-C-less end (`--seconds`) are tokio's.
+//! timer that ends it after `--seconds` is tokio's.
 //!
 //! `cargo run -p netlib-examples --example embed_tokio -- --listen 127.0.0.1:7777`
 
@@ -69,6 +69,8 @@ async fn main() -> io::Result<()> {
 async fn drive<S: 'static>(reactor: &mut Reactor<S>, state: &mut S) -> io::Result<()> {
     // A duplicate names the same set of descriptors, and leaves the reactor free to be used.
     let watched = reactor.as_fd()?.try_clone_to_owned()?;
+    // Deprecated for types that do not own what they name (its successor is `unsafe`); an `OwnedFd` does.
+    #[expect(deprecated)]
     let watched = AsyncFd::with_interest(watched, Interest::READABLE)?;
     while reactor.run_once(state, Some(Duration::ZERO))? {
         match reactor.next_timeout() {

@@ -334,4 +334,33 @@ mod tests {
             assert_eq!(timers.next_deadline(), model.first_key_value().map(|((due, _), _)| *due));
         }
     }
+
+    /// architecture.md §3: 10^6 armed at once.
+    #[test]
+    fn a_million_timers_are_armed_moved_cancelled_and_fired_in_order() {
+        const MANY: u32 = 1_000_000;
+        let start = Instant::now();
+        let mut random = SplitMix64::new(6);
+        let mut timers = Timers::new();
+        let mut any = || start + Duration::from_micros(random.next() % 1_000_000_000);
+        let ids: Vec<_> = (0..MANY).map(|n| timers.insert(any(), n)).collect();
+        assert_eq!(timers.len(), MANY as usize);
+        for (n, id) in ids.iter().enumerate() {
+            match n % 4 {
+                0 => assert_eq!(timers.remove(*id), Some(n as u32)),
+                1 => assert!(timers.rearm(*id, any())),
+                _ => {}
+            }
+        }
+        let end = start + Duration::from_secs(1000);
+        let (mut fired, mut last) = (0, start);
+        while let Some(id) = timers.next_due(end) {
+            let due = timers.deadline(id).unwrap();
+            assert!(due >= last);
+            last = due;
+            assert_ne!(timers.remove(id).unwrap() % 4, 0, "it was cancelled");
+            fired += 1;
+        }
+        assert_eq!((fired, timers.len()), (MANY / 4 * 3, 0));
+    }
 }
