@@ -77,7 +77,8 @@ fn serve(options: &Options, ready: &mpsc::Sender<(SocketAddr, Remote<()>)>) -> i
     let listener = cx.listen(SocketAddr::from(([127, 0, 0, 1], 0)), listen, |(), _, _| {
         Some(Box::new(Framed::new(framing(), Echo)))
     })?;
-    let told = ready.send((listener.local_addr(), cx.remote()));
+    let addr = listener.local_addr().inet().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let told = ready.send((addr, cx.remote()));
     told.map_err(|_| io::Error::other("the clients are gone"))?;
     reactor.run(&mut ())?;
     Ok(listener.connections())

@@ -7,6 +7,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Stands for a moment that a clock cannot name.
+pub(crate) const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// Where a reactor takes the time from.
 ///
 /// ```

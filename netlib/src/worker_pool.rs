@@ -471,7 +471,7 @@ mod tests {
         }
         drop(sender);
         // The running job ends once the waiting ones are cancelled, which closes their channel.
-        let canceller = std::thread::spawn(move || {
+        let canceller = thread::spawn(move || {
             assert_eq!(results.iter().count(), 0);
             drop(busy);
         });
