@@ -15,6 +15,7 @@ use crate::backend::{Backend, Event, Interest, Trigger};
 use crate::clock::{Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
 use crate::conn_close::Linger;
+use crate::datagram::Datagrams;
 use crate::queue;
 use crate::reactor::Phase;
 use crate::slot::{Slot, Slots};
@@ -93,6 +94,7 @@ pub struct Context<S: 'static> {
     pub(crate) closed: Vec<Token>,
     /// All connections read into this one buffer; taken while a callback uses it.
     pub(crate) read_buffer: Vec<u8>,
+    pub(crate) datagrams: Datagrams,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) random: SplitMix64,
     pub(crate) phase: Phase,
@@ -297,6 +299,7 @@ impl<S: 'static> Context<S> {
                 listed
             }
             Some(Slot::Listener(slot)) => std::mem::replace(&mut slot.ready, true),
+            Some(Slot::Datagram(slot)) => std::mem::replace(&mut slot.ready, true),
             Some(Slot::Source(_)) | None => true,
         };
         if !listed {
@@ -326,6 +329,7 @@ impl<S: 'static> Context<S> {
             || !self.local.is_empty()
             || !self.closed.is_empty()
             || !self.shared.marked.borrow().is_empty()
+            || self.datagrams.has_work()
     }
 
     pub(crate) fn source_event(&mut self, state: &mut S, event: &Event) {

@@ -98,6 +98,7 @@ mod conn_io;
 mod conn_options;
 mod connector;
 mod context;
+pub mod datagram;
 mod framed;
 #[cfg(feature = "http")]
 pub mod http;
@@ -119,6 +120,7 @@ pub use conn::{Conn, Handler};
 pub use conn_options::{CloseReason, ConnOptions, OutputPolicy, SendError};
 pub use connector::{Backoff, ConnectOptions, Connector};
 pub use context::{Context, PostError, Remote, Stats};
+pub use datagram::{Datagram, DatagramHandler, DatagramOptions, DatagramSocket};
 pub use framed::{FrameHandler, Framed};
 pub use listener::{ListenOptions, Listener};
 pub use reactor::{Phase, Reactor, ReactorConfig};

@@ -10,6 +10,7 @@ use crate::backend::Interest;
 use crate::buffer::InputTail;
 use crate::conn::{Conn, Handler};
 use crate::connector::Keeper;
+use crate::datagram::DatagramSlot;
 use crate::listener::ListenerSlot;
 use crate::source::SourceSlot;
 use crate::timer::TimerId;
@@ -19,6 +20,7 @@ pub(crate) enum Slot<S: 'static> {
     Conn(ConnSlot<S>),
     Listener(ListenerSlot<S>),
     Source(SourceSlot<S>),
+    Datagram(DatagramSlot<S>),
 }
 
 /// A connection as the loop sees it.
@@ -109,6 +111,13 @@ impl<S: 'static> Slots<S> {
     pub(crate) fn source_mut(&mut self, token: Token) -> Option<&mut SourceSlot<S>> {
         match self.get_mut(token) {
             Some(Slot::Source(slot)) => Some(slot),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn datagram_mut(&mut self, token: Token) -> Option<&mut DatagramSlot<S>> {
+        match self.get_mut(token) {
+            Some(Slot::Datagram(slot)) => Some(slot),
             _ => None,
         }
     }
