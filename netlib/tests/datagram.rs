@@ -191,6 +191,7 @@ fn packets_are_echoed_in_batches_and_in_order(kind: BackendKind) {
     }
     assert_eq!(answers(&mut reactor, &mut seen, &client, sent.len()), sent);
     assert_eq!(seen.payloads, sent);
+    assert_eq!(seen.to, [Some(local().ip()); 150], "known without asking: it has no other address");
     let counters = server.counters();
     assert_eq!((counters.packets_in, counters.bytes_in), (150, 15_000));
     assert_eq!((counters.sent.packets, counters.sent.bytes), (150, 15_000));

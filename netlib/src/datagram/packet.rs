@@ -78,11 +78,13 @@ pub struct Packet<'a> {
 pub struct Packets<'a> {
     batch: &'a ReceiveBatch,
     count: usize,
+    /// Where all of them were sent to, if the socket has but one address.
+    to: Option<IpAddr>,
 }
 
 impl<'a> Packets<'a> {
-    pub(super) fn new(batch: &'a ReceiveBatch) -> Self {
-        Self { batch, count: batch.messages().iter().map(segments).sum() }
+    pub(super) fn new(batch: &'a ReceiveBatch, to: Option<IpAddr>) -> Self {
+        Self { batch, count: batch.messages().iter().map(segments).sum(), to }
     }
 
     /// How many they are.
@@ -102,7 +104,7 @@ impl<'a> Packets<'a> {
             let size = segment_size(message);
             (0..segments(message)).map(move |segment| {
                 let end = bytes.len().min((segment + 1) * size);
-                packet(message, &bytes[segment * size..end])
+                packet(message, &bytes[segment * size..end], self.to)
             })
         })
     }
@@ -126,11 +128,11 @@ fn segments(message: &Received) -> usize {
     message.length.div_ceil(segment_size(message)).max(1)
 }
 
-fn packet<'a>(message: &'a Received, payload: &'a [u8]) -> Packet<'a> {
+fn packet<'a>(message: &'a Received, payload: &'a [u8], to: Option<IpAddr>) -> Packet<'a> {
     Packet {
         payload,
         from: &message.from,
-        to: message.facts.to,
+        to: message.facts.to.or(to),
         ecn: message.facts.ecn(),
         truncated: message.truncated,
         local: message.facts.local,

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
@@ -79,6 +79,8 @@ pub struct DatagramSocket {
     connected: bool,
     /// The peer that it is connected to is an IPv4 one.
     peer_ipv4: bool,
+    /// The one address that packets can have been sent to, if that was asked for.
+    own_ip: Option<IpAddr>,
     dscp: u8,
     gro: bool,
     /// The longest packets that segmentation offload has not refused; 0: it is off.
@@ -114,6 +116,7 @@ impl DatagramSocket {
             family,
             connected: false,
             peer_ipv4: false,
+            own_ip: None,
             dscp: options.dscp & 63,
             gro: false,
             gso_limit: Cell::new(0),
@@ -152,11 +155,14 @@ impl DatagramSocket {
         if options.broadcast {
             sockopt::set_socket_broadcast(&self.fd, true)?;
         }
+        // A socket with one address need not be told it with every packet.
+        let many_addresses = address.ip().is_unspecified() || address.ip().is_multicast();
+        self.own_ip = (options.packet_info && !many_addresses).then(|| address.ip().to_canonical());
         // What a dual-stack socket does with IPv4 is set at the IPv4 level.
         let levels = [(libc::SOL_IP, !v6 || dual), (libc::SOL_IPV6, v6)];
         for (level, _) in levels.into_iter().filter(|(_, used)| *used) {
             let ip = level == libc::SOL_IP;
-            if options.packet_info {
+            if options.packet_info && many_addresses {
                 set_option(&self.fd, level, if ip { libc::IP_PKTINFO } else { libc::IPV6_RECVPKTINFO }, 1)?;
             }
             if options.ecn {
@@ -233,7 +239,7 @@ impl DatagramSocket {
     pub fn receive<'a>(&self, batch: &'a mut ReceiveBatch, messages: usize, room: usize) -> io::Result<Packets<'a>> {
         let room = if self.gro { usize::MAX } else { room };
         batch.receive(self.fd.as_fd(), messages, room, self.family != Family::Unix)?;
-        Ok(Packets::new(batch))
+        Ok(Packets::new(batch, self.own_ip))
     }
 
     pub(super) fn is_unix(&self) -> bool {
