@@ -154,7 +154,7 @@ fn client(server: SocketAddr) -> UdpSocket {
 fn answers(reactor: &mut Reactor<Seen>, seen: &mut Seen, client: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
     let mut answers = Vec::new();
     drive(reactor, seen, "the answers", |_| {
-        let mut buffer = [0; 70_000];
+        let mut buffer = vec![0; 70_000];
         while let Ok(length) = client.recv(&mut buffer) {
             answers.push(buffer[..length].to_vec());
         }
@@ -361,7 +361,7 @@ fn overfill(kind: BackendKind, policy: QueuePolicy) -> (Vec<usize>, Vec<usize>) 
     let (socket, peer) = stuck(&mut reactor, policy, 20);
     let taken: Vec<usize> = numbered(100, 8)
         .iter()
-        .filter(|packet| match socket.send(Outgoing::to_peer(packet.to_vec())) {
+        .filter(|packet| match socket.send(Outgoing::to_peer((*packet).clone())) {
             Ok(()) => true,
             Err(error) => {
                 assert_eq!(error, SendError::Full);

@@ -16,6 +16,32 @@ use crate::{CloseReason, SendError};
 /// The callbacks of one datagram socket. The value lives in the socket's slot and is the place
 /// for its state.
 ///
+/// ```
+/// use netlib::datagram::{DatagramError, Packets};
+/// use netlib::{Context, Datagram, DatagramHandler};
+///
+/// /// Counts what arrives, by sender's mark, and what did not leave.
+/// #[derive(Default)]
+/// struct Meter {
+///     congested: u64,
+///     unsent: u64,
+/// }
+///
+/// impl<S: 'static> DatagramHandler<S> for Meter {
+///     fn on_packets(&mut self, _: &mut S, _: &mut Context<S>, _: &Datagram, packets: Packets<'_>) {
+///         let congested = |packet: &netlib::datagram::Packet<'_>| packet.ecn == netlib::datagram::Ecn::Congestion;
+///         self.congested += packets.iter().filter(congested).count() as u64;
+///     }
+///
+///     fn on_error(&mut self, _: &mut S, _: &mut Context<S>, _: &Datagram, error: &DatagramError) {
+///         if let DatagramError::Send { packets, .. } = error {
+///             self.unsent += *packets as u64;
+///         }
+///     }
+/// }
+/// # let _: Box<dyn DatagramHandler<()>> = Box::new(Meter::default());
+/// ```
+///
 /// All of them run on the reactor's thread, never nested. After [`Datagram::close`] only
 /// [`on_close`](Self::on_close) still comes. A panic ends this socket with
 /// [`CloseReason::HandlerPanic`].
@@ -38,6 +64,15 @@ pub trait DatagramHandler<S: 'static>: 'static {
 }
 
 /// Limits of a datagram socket on a loop.
+///
+/// ```
+/// use netlib::DatagramOptions;
+/// use netlib::datagram::QueuePolicy;
+///
+/// // Live media: at most a tenth of a second of it waits, and the newest is kept.
+/// let media = DatagramOptions { queue_packets: 500, policy: QueuePolicy::DropOldest, ..DatagramOptions::default() };
+/// assert!(media.queue_bytes >= 500 * 1200);
+/// ```
 #[derive(Clone, Debug)]
 pub struct DatagramOptions {
     /// Bytes of the longest packet that is received whole; of longer ones the beginning is, and
@@ -128,6 +163,31 @@ pub(super) struct Inner {
 
 /// The handle of a datagram socket on a loop. Cloning shares it; dropping neither opens nor
 /// closes anything.
+///
+/// ```
+/// use netlib::datagram::{BindOptions, Outgoing, Packets};
+/// use netlib::{Context, Datagram, DatagramHandler, DatagramOptions, DatagramSocket, Reactor, ReactorConfig};
+///
+/// struct Deaf;
+/// impl<S: 'static> DatagramHandler<S> for Deaf {
+///     fn on_packets(&mut self, _: &mut S, _: &mut Context<S>, _: &Datagram, _: Packets<'_>) {}
+/// }
+///
+/// let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+/// let receiver = std::net::UdpSocket::bind(any)?;
+/// let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
+/// let socket = DatagramSocket::bind(any, &BindOptions::default())?;
+/// let socket = reactor.context().datagram(socket, DatagramOptions::default(), Box::new(Deaf))?;
+///
+/// // Ten packets of a hundred bytes.
+/// let packets = Outgoing { segment: Some(100), ..Outgoing::new(vec![0; 1000], receiver.local_addr()?) };
+/// socket.send(packets).expect("room in the queue");
+/// assert_eq!(socket.queued(), 10);
+/// reactor.run_once(&mut (), None)?;
+/// assert_eq!((socket.queued(), socket.counters().sent.packets), (0, 10));
+/// assert_eq!(receiver.recv(&mut [0; 2000])?, 100);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 ///
 /// Thread rule: it belongs to its reactor's thread (it is not `Send`).
 #[derive(Clone)]

@@ -12,7 +12,7 @@ use super::{
     Datagram, DatagramError, DatagramHandler, DatagramOptions, DatagramSocket, Packets, ReceiveBatch, SendBatch,
 };
 use crate::CloseReason;
-use crate::backend::{Event, Interest};
+use crate::backend::{Backend, Event, Interest, Trigger};
 use crate::context::Context;
 use crate::slot::Slot;
 use crate::token::Token;
@@ -64,6 +64,16 @@ pub(crate) struct DatagramSlot<S: 'static> {
     pub(crate) ready: bool,
 }
 
+impl<S: 'static> DatagramSlot<S> {
+    /// Registers it, as it is to be, with a back end that does not know it.
+    pub(crate) fn add_to(&self, backend: &mut dyn Backend, token: Token, trigger: Trigger) -> io::Result<()> {
+        match (self.datagram.0.socket.borrow().as_ref(), self.registered) {
+            (Some(socket), Some(interest)) => backend.add(socket.as_fd(), token, interest, trigger),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl<S: 'static> Context<S> {
     /// Serves a datagram socket. The handler is shown what arrives, which may be there already.
     pub fn datagram(
@@ -94,15 +104,14 @@ impl<S: 'static> Context<S> {
         if slot.registered == Some(interest) {
             return Ok(());
         }
-        let socket = slot.datagram.0.socket.borrow();
-        let Some(socket) = socket.as_ref() else { return Ok(()) };
-        if slot.registered.is_none() {
-            self.backend.add(socket.as_fd(), token, interest, trigger)?;
+        let before = slot.registered.replace(interest);
+        if before.is_none() {
+            slot.add_to(&mut *self.backend, token, trigger)
+        } else if let Some(socket) = slot.datagram.0.socket.borrow().as_ref() {
+            self.backend.modify(socket.as_fd(), token, interest, trigger)
         } else {
-            self.backend.modify(socket.as_fd(), token, interest, trigger)?;
+            Ok(())
         }
-        slot.registered = Some(interest);
-        Ok(())
     }
 
     /// Runs one callback with the handler taken out of its slot. A panic ends the socket, not the

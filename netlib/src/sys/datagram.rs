@@ -26,6 +26,22 @@ const STRIDE: usize = MESSAGE_ROOM + 192;
 /// Memory for the datagrams of one receive call. 4 MiB of addresses, of which only the pages
 /// that datagrams were written to are ever backed by memory.
 ///
+/// ```
+/// use netlib::datagram::{BindOptions, DatagramSocket, ReceiveBatch};
+///
+/// let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+/// let socket = DatagramSocket::bind(any, &BindOptions::default())?;
+/// let sender = std::net::UdpSocket::bind(any)?;
+/// sender.send_to(b"one", socket.local_addr()?.inet().unwrap())?;
+/// sender.send_to(b"two", socket.local_addr()?.inet().unwrap())?;
+///
+/// let mut batch = ReceiveBatch::new();
+/// let packets = socket.receive(&mut batch, 64, 2000)?; // on loopback they are there at once
+/// let payloads: Vec<&[u8]> = packets.iter().map(|packet| packet.payload).collect();
+/// assert_eq!(payloads, [b"one", b"two"]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// Thread rule: it belongs to one thread.
 pub struct ReceiveBatch {
     bytes: Vec<u8>,
@@ -102,7 +118,7 @@ impl ReceiveBatch {
         })?;
         for index in 0..count.min(messages) {
             let header = &self.headers[index];
-            let control = if control { header.msg_hdr.msg_controllen as usize } else { 0 };
+            let control = if control { header.msg_hdr.msg_controllen } else { 0 };
             self.received.push(Received {
                 length: (header.msg_len as usize).min(room),
                 from: self.names[index].parse(header.msg_hdr.msg_namelen as usize),
@@ -166,7 +182,8 @@ impl Class {
     }
 }
 
-/// Memory for the headers of one send call.
+/// Memory for the headers of one send call; see [`SendQueue`](crate::datagram::SendQueue) for its
+/// use.
 ///
 /// Thread rule: it belongs to one thread.
 pub struct SendBatch {
