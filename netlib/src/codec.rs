@@ -109,10 +109,12 @@ impl LengthPrefixed {
 impl Decode for LengthPrefixed {
     fn decode(&mut self, input: &[u8]) -> Result<Option<Frame>, FrameError> {
         let width = self.width.bytes();
-        let Some(field) = input.get(..width) else {
-            return Ok(None);
+        let length = match self.width {
+            LengthWidth::Two => input.first_chunk().map(|field| u64::from(u16::from_be_bytes(*field))),
+            LengthWidth::Four => input.first_chunk().map(|field| u64::from(u32::from_be_bytes(*field))),
+            LengthWidth::Eight => input.first_chunk().map(|field| u64::from_be_bytes(*field)),
         };
-        let length = field.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let Some(length) = length else { return Ok(None) };
         if length > self.max {
             return Err(FrameError::TooLong);
         }

@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
-use std::{cell::Cell, cell::RefCell};
 
 use crate::backend::{BackendKind, Event, Interest};
 use crate::clock::{Clock, SplitMix64, SystemClock};
@@ -98,10 +97,11 @@ impl<S: 'static> Reactor<S> {
         backend.add(inbox.as_fd(), WAKE, Interest::READABLE, trigger)?;
         let now = config.clock.now();
         let cx = Context {
+            reads_to_end: !backend.caps().reports_read_closed,
             backend,
             trigger,
             slots: Slots::new(),
-            shared: Rc::new(Shared { marked: RefCell::default(), now: Cell::new(now), bytes_out: Cell::new(0) }),
+            shared: Rc::new(Shared::new(now)),
             timers: Timers::new(),
             local: VecDeque::new(),
             inbox,
@@ -125,7 +125,7 @@ impl<S: 'static> Reactor<S> {
     /// The services, to listen, connect and arm timers before running. Between ticks
     /// time goes on, so this reads the clock.
     pub fn context(&mut self) -> &mut Context<S> {
-        self.cx.shared.now.set(self.cx.clock.now());
+        self.cx.shared.set_now(self.cx.clock.now());
         &mut self.cx
     }
 
@@ -154,7 +154,7 @@ impl<S: 'static> Reactor<S> {
         self.enter(Phase::Wait);
         let timeout = self.timeout(limit);
         self.cx.backend.wait(&mut self.events, timeout)?;
-        self.cx.shared.now.set(self.cx.clock.now());
+        self.cx.shared.set_now(self.cx.clock.now());
         self.cx.stats.ticks += 1;
 
         self.enter(Phase::Ready);
@@ -238,7 +238,10 @@ impl<S: 'static> Context<S> {
             return; // *Posted* looks into the queue in every tick
         }
         match self.slots.get_mut(event.token) {
-            Some(Slot::Conn(_)) => self.conn_event(state, event),
+            Some(Slot::Conn(slot)) => {
+                let conn = slot.conn.clone();
+                self.conn_event(state, event, conn);
+            }
             // It has had its turn in this tick and is listed for the next.
             Some(Slot::Listener(slot)) if slot.ready => {}
             Some(Slot::Listener(_)) => self.accept_ready(state, event.token),
@@ -275,6 +278,8 @@ impl<S: 'static> Context<S> {
             }
             Some(TimerTask::Idle(token)) => self.idle_due(token),
             Some(TimerTask::Connect(token)) => self.connect_deadline(token),
+            Some(TimerTask::Lifetime(token)) => self.lifetime_over(token),
+            Some(TimerTask::Rate { token, read }) => self.rest_over(token, read),
             Some(TimerTask::Linger(linger)) => self.linger_due(linger),
             Some(TimerTask::Accept(token)) => self.accept_again(token),
             Some(TimerTask::Every(..)) | None => {}
@@ -304,7 +309,7 @@ impl<S: 'static> Drop for Reactor<S> {
         for slot in self.cx.slots.iter() {
             if let Slot::Conn(slot) = slot {
                 slot.conn.0.state.set(State::Dead);
-                drop(slot.conn.0.stream.take());
+                drop(slot.conn.0.transport.take());
             }
             if let Slot::Datagram(slot) = slot {
                 slot.datagram.discard();

@@ -3,12 +3,14 @@
 
 #![allow(unsafe_code)] // see above; denied everywhere else
 
+mod alloc;
 mod control;
 mod datagram;
 mod signal;
 mod sockaddr;
 mod wake;
 
+pub use alloc::CountingAllocator;
 pub(crate) use control::{UDP_GRO, UDP_SEGMENT};
 pub(crate) use datagram::{Class, MOST_MESSAGES, Message, Received, knows_option, set_option};
 pub use datagram::{ReceiveBatch, SendBatch};
