@@ -4,9 +4,8 @@
 //! A handle only queues and marks. The work is done by the reactor in *Flush* and
 //! *Reap* (`conn_io.rs`, `conn_close.rs`), so no call here can run another callback.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,8 @@ use bytes::Bytes;
 use crate::buffer::OutputBuffer;
 use crate::conn_options::{CloseReason, ConnOptions, OutputPolicy, SendError};
 use crate::context::Context;
+use crate::per_address::PerAddress;
+use crate::socket::Address;
 use crate::timer::TimerId;
 use crate::token::Token;
 use crate::transport::Transport;
@@ -181,6 +182,8 @@ pub(crate) struct Group {
     most_queued: usize,
     /// How many there are.
     pub(crate) live: Cell<usize>,
+    /// And of which addresses, if a listener limits that.
+    pub(crate) per_address: PerAddress,
 }
 
 impl Group {
@@ -189,7 +192,13 @@ impl Group {
             OutputPolicy::Notify | OutputPolicy::Pause => options.output_limit,
             OutputPolicy::Drop | OutputPolicy::Close => options.high_water.min(options.output_limit),
         };
-        Rc::new(Self { shared: Rc::clone(shared), options, most_queued, live: Cell::new(0) })
+        Rc::new(Self {
+            shared: Rc::clone(shared),
+            options,
+            most_queued,
+            live: Cell::new(0),
+            per_address: PerAddress::default(),
+        })
     }
 }
 
@@ -203,7 +212,8 @@ pub(crate) struct Inner {
     pub(crate) reason: Cell<Option<Box<CloseReason>>>,
     pub(crate) state: Cell<State>,
     pub(crate) flags: Cell<u32>,
-    pub(crate) peer: SocketAddr,
+    /// Not known until a connect by name has found the address that answers.
+    pub(crate) peer: OnceCell<Address>,
     /// In nanoseconds; 0 is none.
     idle_timeout: Cell<u64>,
     /// In nanoseconds since the loop's epoch, as is the next.
@@ -236,7 +246,13 @@ pub(crate) struct Inner {
 pub struct Conn(pub(crate) Rc<Inner>);
 
 impl Conn {
-    pub(crate) fn new(token: Token, group: Rc<Group>, transport: Transport, peer: SocketAddr, state: State) -> Self {
+    pub(crate) fn new(
+        token: Token,
+        group: Rc<Group>,
+        transport: Transport,
+        peer: Option<Address>,
+        state: State,
+    ) -> Self {
         let now = group.shared.nanos.get();
         let idle_timeout = Cell::new(in_nanos(group.options.idle_timeout));
         let flags = Cell::new(if transport.is_layered() { flag::LAYERED } else { 0 });
@@ -249,7 +265,7 @@ impl Conn {
             reason: Cell::new(None),
             state: Cell::new(state),
             flags,
-            peer,
+            peer: peer.map_or_else(OnceCell::new, OnceCell::from),
             idle_timeout,
             last_recv: Cell::new(now),
             last_send: Cell::new(now),
@@ -481,16 +497,16 @@ impl Conn {
         self.0.state.get() == State::Open && !self.has(flag::NO_READING | flag::REPLACED)
     }
 
-    /// The other end.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.0.peer
+    /// The other end; [`Address::UNSPECIFIED`] until a connect by name has found it.
+    pub fn peer_addr(&self) -> Address {
+        self.0.peer.get().cloned().unwrap_or(Address::UNSPECIFIED)
     }
 
-    /// This end; the unspecified address once the socket is gone.
-    pub fn local_addr(&self) -> SocketAddr {
+    /// This end; [`Address::UNSPECIFIED`] while there is no socket.
+    pub fn local_addr(&self) -> Address {
         let transport = self.0.transport.borrow();
         let address = transport.stream().and_then(|stream| stream.local_addr().ok());
-        address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+        address.unwrap_or(Address::UNSPECIFIED)
     }
 
     /// Asks the connection's [layer](crate::layer), if it has one of that type.
@@ -589,7 +605,7 @@ impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn")
             .field("id", &self.0.token)
-            .field("peer", &self.0.peer)
+            .field("peer", &self.0.peer.get())
             .field("state", &self.0.state.get())
             .finish_non_exhaustive()
     }

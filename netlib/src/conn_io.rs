@@ -17,6 +17,7 @@ use crate::codec::FrameError;
 use crate::conn::{Conn, Handler, State, flag};
 use crate::conn_options::CloseReason;
 use crate::context::Context;
+use crate::socket::Stream;
 use crate::token::Token;
 
 /// Bytes that a closed connection may still throw at us in one tick.
@@ -111,20 +112,11 @@ impl<S: 'static> Context<S> {
     // --- connecting
 
     fn finish_connect(&mut self, state: &mut S, token: Token, conn: &Conn) {
-        let outcome = match conn.0.transport.borrow().stream() {
-            None => return,
-            Some(stream) => match stream.take_error() {
-                Ok(Some(error)) | Err(error) => Err(error.kind()),
-                // Writable without an error, and yet not connected: a spurious event.
-                Ok(None) if stream.peer_addr().is_err() => return,
-                // On loopback a connect to a free ephemeral port can meet itself.
-                Ok(None) if stream.is_self_connected() => Err(io::ErrorKind::ConnectionRefused),
-                Ok(None) => Ok(()),
-            },
-        };
+        let outcome = conn.0.transport.borrow().stream().and_then(Stream::connect_outcome);
         match outcome {
-            Err(kind) => conn.end(CloseReason::ConnectFailed(kind), true),
-            Ok(()) => self.connected(state, token, conn),
+            None => {}
+            Some(Err(error)) => conn.end(CloseReason::ConnectFailed(error.kind()), true),
+            Some(Ok(())) => self.connected(state, token, conn),
         }
     }
 

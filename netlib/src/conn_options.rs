@@ -105,6 +105,9 @@ impl fmt::Display for CloseReason {
             Self::Idle => f.write_str("idle for too long"),
             Self::Lifetime => f.write_str("it has lived as long as it may"),
             Self::ConnectTimeout => f.write_str("connecting took too long"),
+            Self::ConnectFailed(io::ErrorKind::NotFound) => {
+                f.write_str("could not connect: no host or socket of that name")
+            }
             Self::ConnectFailed(kind) => write!(f, "could not connect: {kind}"),
             Self::OutputLimit => f.write_str("the peer does not read and the output limit is reached"),
             Self::InputLimit => f.write_str("the peer sent more in all than it may"),

@@ -11,12 +11,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Event, Interest, Trigger};
+use crate::backend::{Backend, BackendKind, Event, Interest, Trigger};
 use crate::clock::{Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
 use crate::conn_close::Linger;
 use crate::datagram::Datagrams;
 use crate::queue;
+use crate::race::Dialling;
 use crate::reactor::Phase;
 use crate::remote_conn::RemoteConn;
 use crate::slot::{Slot, Slots};
@@ -64,7 +65,8 @@ pub struct Stats {
     pub events: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections refused over [`max_connections`](crate::ListenOptions::max_connections).
+    /// Connections refused over [`max_connections`](crate::ListenOptions::max_connections) or
+    /// [`max_per_address`](crate::ListenOptions::max_per_address).
     pub refused: u64,
     /// Times that accepting rested for want of descriptors.
     pub accept_rests: u64,
@@ -85,6 +87,8 @@ pub struct Stats {
 #[allow(clippy::struct_excessive_bools)] // independent conditions of one loop
 pub struct Context<S: 'static> {
     pub(crate) backend: Box<dyn Backend>,
+    /// What the next tick moves to, see `swap.rs`.
+    pub(crate) next_backend: Option<(BackendKind, Box<dyn Backend>)>,
     pub(crate) trigger: Trigger,
     /// The back end does not announce the end of a stream: a short read is no sign that there
     /// is nothing more.
@@ -106,6 +110,7 @@ pub struct Context<S: 'static> {
     /// All connections read into this one buffer; taken while a callback uses it.
     pub(crate) read_buffer: Vec<u8>,
     pub(crate) datagrams: Datagrams,
+    pub(crate) dialling: Dialling,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) random: SplitMix64,
     pub(crate) phase: Phase,
@@ -261,7 +266,8 @@ impl<S: 'static> Context<S> {
         f: impl FnMut(&mut S, &mut Context<S>, &mut F, Ready) + 'static,
     ) -> io::Result<SourceId> {
         let source = Box::new(FdSource { fd, callback: f });
-        let token = self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source), removed: false }));
+        let token =
+            self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source), interest, removed: false }));
         let trigger = self.trigger;
         let Some(source) = self.slots.source_mut(token).and_then(|slot| slot.source.as_ref()) else {
             unreachable!("inserted above")

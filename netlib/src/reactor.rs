@@ -13,12 +13,13 @@ use crate::conn::{Shared, State};
 use crate::context::{Beat, Context, Stats, Task, TimerTask};
 use crate::datagram::Datagrams;
 use crate::queue;
+use crate::race::Dialling;
 use crate::slot::{Slot, Slots};
 use crate::timer::Timers;
 use crate::token::Token;
 
 /// The token of the event queue's own descriptor.
-const WAKE: Token = Token::new(u32::MAX, u32::MAX);
+pub(crate) const WAKE: Token = Token::new(u32::MAX, u32::MAX);
 /// Events handled before what they wrote is flushed.
 const EVENTS_PER_FLUSH: usize = 256;
 /// Posted items taken in one tick.
@@ -47,6 +48,9 @@ pub enum Phase {
 pub struct ReactorConfig {
     /// The mechanism; None takes `NETLIB_BACKEND`, or else mio.
     pub backend: Option<BackendKind>,
+    /// Whether epoll takes the place of a mechanism that the kernel refuses, with a warning in the log;
+    /// see [`BackendKind::open_or_fall_back`]. Otherwise that is an error.
+    pub fallback: bool,
     /// The time; see [`crate::clock`].
     pub clock: Box<dyn Clock>,
     /// Seed of [`Context::random`]; None is a random one.
@@ -61,7 +65,14 @@ pub struct ReactorConfig {
 
 impl Default for ReactorConfig {
     fn default() -> Self {
-        Self { backend: None, clock: Box::new(SystemClock), seed: None, queue_capacity: None, contain_panics: true }
+        Self {
+            backend: None,
+            fallback: true,
+            clock: Box::new(SystemClock),
+            seed: None,
+            queue_capacity: None,
+            contain_panics: true,
+        }
     }
 }
 
@@ -76,7 +87,7 @@ impl fmt::Debug for ReactorConfig {
 ///
 /// Thread rule: made, run and dropped on one thread.
 pub struct Reactor<S: 'static> {
-    cx: Context<S>,
+    pub(crate) cx: Context<S>,
     /// Reused from tick to tick, as is the next.
     events: Vec<Event>,
     tasks: Vec<Task<S>>,
@@ -91,7 +102,7 @@ impl<S: 'static> Reactor<S> {
             Some(kind) => kind,
             None => BackendKind::from_env()?.unwrap_or_default(),
         };
-        let mut backend = kind.open()?;
+        let (kind, mut backend) = if config.fallback { kind.open_or_fall_back()? } else { (kind, kind.open()?) };
         let trigger = kind.default_trigger();
         let (outbox, inbox) = queue::channel(config.queue_capacity)?;
         backend.add(inbox.as_fd(), WAKE, Interest::READABLE, trigger)?;
@@ -99,6 +110,7 @@ impl<S: 'static> Reactor<S> {
         let cx = Context {
             reads_to_end: !backend.caps().reports_read_closed,
             backend,
+            next_backend: None,
             trigger,
             slots: Slots::new(),
             shared: Rc::new(Shared::new(now)),
@@ -112,6 +124,7 @@ impl<S: 'static> Reactor<S> {
             closed: Vec::new(),
             read_buffer: vec![0; READ_BUFFER],
             datagrams: Datagrams::default(),
+            dialling: Dialling::default(),
             clock: config.clock,
             random: config.seed.map_or_else(SplitMix64::from_entropy, SplitMix64::new),
             phase: Phase::Wait,
@@ -152,6 +165,9 @@ impl<S: 'static> Reactor<S> {
     /// 6. *Reap*: connections that ended are told so and leave the slab.
     fn tick(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<()> {
         self.enter(Phase::Wait);
+        if let Err(error) = self.swap_if_asked() {
+            log::error!("the back end stays {}: {error}", self.cx.backend.name());
+        }
         let timeout = self.timeout(limit);
         self.cx.backend.wait(&mut self.events, timeout)?;
         self.cx.shared.set_now(self.cx.clock.now());

@@ -189,6 +189,10 @@ impl<S: 'static> Slots<S> {
         Some(self.slab.remove(token.slot() as usize).1)
     }
 
+    pub(crate) fn iter_with_tokens(&self) -> impl Iterator<Item = (Token, &Slot<S>)> {
+        self.slab.iter().map(|(key, (generation, slot))| (Token::new(key as u32, *generation), slot))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<S>> {
         self.slab.iter().map(|(_, (_, slot))| slot)
     }

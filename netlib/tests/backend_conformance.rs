@@ -386,6 +386,32 @@ mod suite {
         subject.wait_for(A);
     }
 
+    /// What embeds one loop in another: flushed changes alone make the descriptor readable.
+    pub(super) fn another_loop_can_watch_the_descriptor_where_there_is_one(mut subject: Subject) {
+        let readable = |subject: &Subject| -> Option<bool> {
+            let fd = subject.backend.as_fd()?;
+            let mut asked = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut asked, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+            Some(asked[0].revents().contains(rustix::event::PollFlags::IN))
+        };
+        subject.backend.flush().unwrap();
+        if readable(&subject).is_none() {
+            return;
+        }
+        assert_eq!(readable(&subject), Some(false));
+        let wake = WakeFd::new().unwrap();
+        wake.signal().unwrap();
+        subject.add(&wake, A, Interest::READABLE);
+        subject.backend.flush().unwrap();
+        assert_eq!(readable(&subject), Some(true));
+        subject.wait_for(A);
+        wake.acknowledge().unwrap();
+        subject.modify(&wake, A, Interest::READABLE);
+        subject.assert_silent();
+        assert_eq!(readable(&subject), Some(false));
+        subject.backend.remove(wake.as_fd()).unwrap();
+    }
+
     pub(super) fn a_batch_of_any_size_is_delivered_in_full(mut subject: Subject) {
         // More than the first batch, and more than the second.
         let wakes: Vec<_> = (0..900).map(|_| WakeFd::new().unwrap()).collect();
@@ -563,6 +589,7 @@ macro_rules! instantiate {
                 a_wait_that_finds_nothing_lasts_at_least_as_long_as_asked
                 a_wait_replaces_the_previous_batch
                 another_thread_ends_a_wait_without_limit
+                another_loop_can_watch_the_descriptor_where_there_is_one
                 a_batch_of_any_size_is_delivered_in_full
                 the_trigger_reports_as_often_as_it_should
                 a_trigger_that_is_not_offered_is_refused
@@ -590,6 +617,9 @@ instantiate! {
     poll_one_shot: Poll with OneShot;
     select_level: Select with Level;
     select_one_shot: Select with OneShot;
+    uring_poll_level: UringPoll with Level;
+    uring_poll_edge: UringPoll with Edge;
+    uring_poll_one_shot: UringPoll with OneShot;
 }
 
 #[test]

@@ -39,20 +39,19 @@
 //! pause of the loop times the rate. It also drops silently what goes to an address where nobody
 //! is; only a connected socket is told, through [`DatagramHandler::on_error`].
 
-mod address;
 mod handle;
 mod packet;
 mod queue;
 mod serve;
 mod socket;
 
-pub use address::{Address, UnixAddress};
 pub use handle::{Datagram, DatagramCounters, DatagramHandler, DatagramOptions};
-pub use packet::{DatagramError, Ecn, Outgoing, Packet, Packets};
+pub use packet::{DatagramError, Outgoing, Packet, Packets};
 pub use queue::{Flushed, QueuePolicy, SendCounters, SendQueue};
 pub(crate) use serve::{DatagramSlot, Datagrams};
 pub use socket::{BindOptions, DatagramSocket};
 
 #[cfg(doc)]
 use crate::Context;
-pub use crate::sys::{ReceiveBatch, SendBatch};
+pub use crate::socket::{Address, UnixAddress};
+pub use crate::sys::{Ecn, ReceiveBatch, SendBatch};

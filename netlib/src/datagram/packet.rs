@@ -6,51 +6,9 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::Address;
+use super::Ecn;
+use crate::socket::Address;
 use crate::sys::{ReceiveBatch, Received};
-
-/// Explicit congestion notification: the two low bits of the traffic class (RFC 3168).
-///
-/// ```
-/// use netlib::datagram::Ecn;
-///
-/// assert_eq!(Ecn::from_bits(0b1011_1011), Ecn::Congestion); // DSCP is not looked at
-/// assert_eq!(Ecn::Capable0.bits(), 2);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Ecn {
-    /// The sender does not listen to marks.
-    #[default]
-    NotCapable,
-    /// ECT(1), which low-latency congestion control uses (RFC 9331).
-    Capable1,
-    /// ECT(0), the classic one.
-    Capable0,
-    /// CE: a router on the way is congested.
-    Congestion,
-}
-
-impl Ecn {
-    /// From a traffic class.
-    pub const fn from_bits(class: u8) -> Self {
-        match class & 3 {
-            0 => Self::NotCapable,
-            1 => Self::Capable1,
-            2 => Self::Capable0,
-            _ => Self::Congestion,
-        }
-    }
-
-    /// The two bits.
-    pub const fn bits(self) -> u8 {
-        match self {
-            Self::NotCapable => 0,
-            Self::Capable1 => 1,
-            Self::Capable0 => 2,
-            Self::Congestion => 3,
-        }
-    }
-}
 
 /// One datagram that arrived, in the memory that it was received into.
 #[derive(Clone, Copy, Debug)]

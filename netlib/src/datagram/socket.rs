@@ -6,9 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, socket_with, sockopt,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, socket_with, sockopt};
 
 use super::{Address, Packets, UnixAddress};
 use crate::sys::{ReceiveBatch, UDP_GRO, UDP_SEGMENT, knows_option, set_option};
@@ -136,7 +134,7 @@ impl DatagramSocket {
                 bind(&socket.fd, inet)?;
             }
             Address::Unix(UnixAddress::Unnamed) => {}
-            Address::Unix(unix) => bind(&socket.fd, &unix_name(unix)?)?,
+            Address::Unix(unix) => bind(&socket.fd, &unix.to_kernel()?)?,
         }
         Ok(socket)
     }
@@ -200,7 +198,7 @@ impl DatagramSocket {
                 connect(&self.fd, &SocketAddr::from((peer.ip().to_ipv6_mapped(), peer.port())))?;
             }
             Address::Inet(peer) => connect(&self.fd, &peer)?,
-            Address::Unix(peer) => connect(&self.fd, &unix_name(&peer)?)?,
+            Address::Unix(peer) => connect(&self.fd, &peer.to_kernel()?)?,
         }
         self.connected = true;
         Ok(())
@@ -208,19 +206,7 @@ impl DatagramSocket {
 
     /// Its own address.
     pub fn local_addr(&self) -> io::Result<Address> {
-        let name = getsockname(&self.fd)?;
-        Ok(match SocketAddr::try_from(name.clone()) {
-            Ok(address) => Address::Inet(address),
-            Err(_) => Address::Unix(match SocketAddrUnix::try_from(name) {
-                Ok(unix) if unix.path_bytes().is_some() => {
-                    UnixAddress::Path(unix.path_bytes().unwrap_or_default().into())
-                }
-                Ok(unix) => {
-                    unix.abstract_name().map_or(UnixAddress::Unnamed, |name| UnixAddress::Abstract(name.into()))
-                }
-                Err(_) => UnixAddress::Unnamed,
-            }),
-        })
+        Address::from_kernel(getsockname(&self.fd)?)
     }
 
     /// Whether [`connect`](Self::connect) fixed its peer.
@@ -284,14 +270,6 @@ impl DatagramSocket {
 pub(super) fn refuses_gso(error: &io::Error) -> bool {
     const REFUSALS: [i32; 5] = [libc::EIO, libc::EINVAL, libc::EMSGSIZE, libc::ENOPROTOOPT, libc::EOPNOTSUPP];
     error.raw_os_error().is_some_and(|code| REFUSALS.contains(&code))
-}
-
-fn unix_name(address: &UnixAddress) -> io::Result<SocketAddrUnix> {
-    Ok(match address {
-        UnixAddress::Unnamed => return Err(io::ErrorKind::InvalidInput.into()),
-        UnixAddress::Path(path) => SocketAddrUnix::new(&path[..])?,
-        UnixAddress::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
-    })
 }
 
 impl AsFd for DatagramSocket {

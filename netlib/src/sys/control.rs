@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::datagram::Message;
 use super::sockaddr::{canonical, ipv6};
-use crate::datagram::Ecn;
 
 /// Size of `struct cmsghdr`: a `size_t` and two ints.
 const HEADER: usize = size_of::<usize>() + 8;
@@ -14,6 +13,49 @@ const HEADER: usize = size_of::<usize>() + 8;
 /// Options of libc that it does not name everywhere (linux/udp.h).
 pub(crate) const UDP_SEGMENT: i32 = 103;
 pub(crate) const UDP_GRO: i32 = 104;
+
+/// Explicit congestion notification: the two low bits of the traffic class (RFC 3168).
+///
+/// ```
+/// use netlib::datagram::Ecn;
+///
+/// assert_eq!(Ecn::from_bits(0b1011_1011), Ecn::Congestion); // DSCP is not looked at
+/// assert_eq!(Ecn::Capable0.bits(), 2);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Ecn {
+    /// The sender does not listen to marks.
+    #[default]
+    NotCapable,
+    /// ECT(1), which low-latency congestion control uses (RFC 9331).
+    Capable1,
+    /// ECT(0), the classic one.
+    Capable0,
+    /// CE: a router on the way is congested.
+    Congestion,
+}
+
+impl Ecn {
+    /// From a traffic class.
+    pub const fn from_bits(class: u8) -> Self {
+        match class & 3 {
+            0 => Self::NotCapable,
+            1 => Self::Capable1,
+            2 => Self::Capable0,
+            _ => Self::Congestion,
+        }
+    }
+
+    /// The two bits.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::NotCapable => 0,
+            Self::Capable1 => 1,
+            Self::Capable0 => 2,
+            Self::Congestion => 3,
+        }
+    }
+}
 
 /// What the control messages of a received datagram told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,7 +190,7 @@ fn padded(length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datagram::Address;
+    use crate::socket::Address;
     use crate::sys::datagram::Class;
 
     fn written(to: &str, from: Option<&str>) -> (Control, usize) {

@@ -11,9 +11,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::{fmt, ptr};
 
-use super::control::{Control, Facts};
+use super::control::{Control, Ecn, Facts};
 use super::sockaddr::Name;
-use crate::datagram::{Address, Ecn};
+use crate::socket::Address;
 
 /// Most messages of one call; the kernel's own limit is 1,024.
 pub(crate) const MOST_MESSAGES: usize = 64;

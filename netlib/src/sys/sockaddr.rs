@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use crate::datagram::{Address, UnixAddress};
+use crate::socket::{Address, UnixAddress};
 
 /// Room for an address of any family (`struct sockaddr_storage`).
 #[derive(Clone, Debug)]
