@@ -219,7 +219,9 @@ impl<S: 'static> Context<S> {
         let Some(slot) = self.slots.datagram_mut(token) else { return };
         let datagram = slot.datagram.clone();
         let inner = &datagram.0;
-        datagram.write_now(inner.options.send_budget.max(1));
+        // There is no next tick for one that was closed.
+        let budget = if datagram.is_open() { inner.options.send_budget.max(1) } else { usize::MAX };
+        datagram.write_now(budget);
         inner.marked.set(false);
         let errors = std::mem::take(&mut *inner.errors.borrow_mut());
         for error in errors {
