@@ -112,7 +112,14 @@ impl OutputBuffer {
         Ok(Progress { written, blocked: written < offered })
     }
 
-    fn advance(&mut self, mut count: usize) {
+    /// The piece at the front; empty if nothing waits.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code))] // layers read the pieces themselves
+    pub(crate) fn chunk(&self) -> &[u8] {
+        &self.front
+    }
+
+    /// Forgets the first `count` bytes, of those that wait.
+    pub(crate) fn advance(&mut self, mut count: usize) {
         self.len -= count;
         while count >= self.front.len() {
             count -= self.front.len();

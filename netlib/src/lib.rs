@@ -110,6 +110,8 @@ pub mod socket;
 mod source;
 pub mod sys;
 pub mod timer;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod token;
 pub mod worker_pool;
 
