@@ -72,12 +72,14 @@ impl TlsLayer {
     }
 
     fn process(&mut self) -> io::Result<()> {
-        let outcome = self.tls.process_new_packets();
-        self.count_pending();
-        match outcome {
-            Ok(_) => Ok(()),
+        match self.tls.process_new_packets() {
+            Ok(now) => {
+                self.pending = now.tls_bytes_to_write;
+                Ok(())
+            }
             Err(error) => {
                 self.failed = true;
+                self.count_pending();
                 Err(self.fault(&error))
             }
         }
@@ -94,8 +96,10 @@ impl TlsLayer {
     fn receive_into(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
         // What is decrypted is at most what was read and the record that rustls had part of.
         const CARRIED: usize = RECORD + RECORD_OVERHEAD;
+        // Less is not worth it: so much rustls reads by itself.
+        const LEAST_READ: usize = 4 * 1024;
         let room = buffer.len().saturating_sub(CARRIED) / 2;
-        if room < CARRIED {
+        if room < LEAST_READ {
             self.receive(stream)?;
             return Ok(0);
         }
@@ -139,15 +143,18 @@ impl TlsLayer {
     /// a record has its price, in bytes and in time.
     fn encrypt(&mut self, output: &mut OutputBuffer) -> io::Result<usize> {
         let mut taken = 0;
-        while !output.is_empty() && self.pending + taken < MOST_PENDING {
-            let front = output.chunk();
-            let count = if front.len() >= RECORD || front.len() == output.len() {
+        while self.pending + taken < MOST_PENDING {
+            let whole = output.len();
+            let front = output.chunk()?;
+            let count = if front.is_empty() {
+                break;
+            } else if front.len() >= RECORD || front.len() as u64 == whole {
                 let count = self.tls.writer().write(&front[..front.len().min(RECORD)])?;
                 output.advance(count);
                 count
             } else {
                 let mut record = [0; RECORD];
-                let count = gather(output, &mut record);
+                let count = gather(output, &mut record)?;
                 // It takes all: there is room for two records beyond our bound.
                 self.tls.writer().write_all(&record[..count])?;
                 count
@@ -181,7 +188,15 @@ impl TlsLayer {
         Ok(false)
     }
 
+    /// rustls tells it as the outcome of a step, so a step is made, with nothing new to do. After
+    /// a failure it makes none; the little that waits then is weighed.
     fn count_pending(&mut self) {
+        if !self.failed
+            && let Ok(now) = self.tls.process_new_packets()
+        {
+            self.pending = now.tls_bytes_to_write;
+            return;
+        }
         let mut scale = Scale(0);
         if self.tls.wants_write() {
             // Refused by the scale, so nothing leaves.
@@ -261,16 +276,19 @@ impl fmt::Debug for TlsLayer {
 }
 
 /// Moves bytes from the front of `output` into `record` until either is exhausted.
-fn gather(output: &mut OutputBuffer, record: &mut [u8]) -> usize {
+fn gather(output: &mut OutputBuffer, record: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
-    while filled < record.len() && !output.is_empty() {
-        let front = output.chunk();
+    while filled < record.len() {
+        let front = output.chunk()?;
+        if front.is_empty() {
+            break;
+        }
         let count = front.len().min(record.len() - filled);
         record[filled..filled + count].copy_from_slice(&front[..count]);
         output.advance(count);
         filled += count;
     }
-    filled
+    Ok(filled)
 }
 
 /// The first bytes that the peer sent.
