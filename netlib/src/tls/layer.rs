@@ -7,8 +7,9 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rustls::Connection;
+use rustls::{Connection, IoState};
 
 use super::Session;
 use super::fault;
@@ -37,6 +38,8 @@ pub struct TlsLayer {
     opening: Opening,
     /// rustls has refused what came in. It knows why.
     failed: bool,
+    /// Our good-bye was said.
+    closed: bool,
     /// Ciphertext in rustls that the socket has not taken. rustls does not tell.
     pending: usize,
 }
@@ -45,7 +48,7 @@ impl TlsLayer {
     pub(super) fn new(mut tls: Connection, server: Option<Box<str>>) -> Self {
         // The bound is kept here; theirs would only cut records short before ours is reached.
         tls.set_buffer_limit(Some(MOST_PENDING + 2 * (RECORD + RECORD_OVERHEAD)));
-        let mut layer = Self { tls, server, opening: Opening::default(), failed: false, pending: 0 };
+        let mut layer = Self { tls, server, opening: Opening::default(), failed: false, closed: false, pending: 0 };
         layer.count_pending();
         layer
     }
@@ -72,9 +75,10 @@ impl TlsLayer {
     }
 
     fn process(&mut self) -> io::Result<()> {
-        match self.tls.process_new_packets() {
+        let outcome = if self.closed { self.step_after_close() } else { self.tls.process_new_packets() };
+        match outcome {
             Ok(now) => {
-                self.pending = now.tls_bytes_to_write;
+                self.pending = now.tls_bytes_to_write();
                 Ok(())
             }
             Err(error) => {
@@ -83,6 +87,15 @@ impl TlsLayer {
                 Err(self.fault(&error))
             }
         }
+    }
+
+    /// A peer that breaks the protocol after our good-bye makes rustls prepare an alert behind it,
+    /// and a debug build of rustls asserts that this never happens. So that no peer can panic the
+    /// loop, the assertion is turned into the error that it stands in the way of.
+    fn step_after_close(&mut self) -> Result<IoState, rustls::Error> {
+        // After a panic `failed` is set, and rustls refuses every further step by itself.
+        catch_unwind(AssertUnwindSafe(|| self.tls.process_new_packets()))
+            .unwrap_or_else(|_| Err(rustls::Error::General("the protocol was broken after our good-bye".to_owned())))
     }
 
     fn fault(&self, error: &rustls::Error) -> io::Error {
@@ -194,7 +207,7 @@ impl TlsLayer {
         if !self.failed
             && let Ok(now) = self.tls.process_new_packets()
         {
-            self.pending = now.tls_bytes_to_write;
+            self.pending = now.tls_bytes_to_write();
             return;
         }
         let mut scale = Scale(0);
@@ -242,6 +255,10 @@ impl Layer for TlsLayer {
     }
 
     fn write(&mut self, stream: &Stream, output: &mut OutputBuffer) -> io::Result<Progress> {
+        if self.closed && !output.is_empty() {
+            // rustls would encrypt it, and the peer would pass over it.
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
         let mut written = 0;
         if !self.failed && !self.tls.is_handshaking() {
             written = self.encrypt(output)?;
@@ -259,6 +276,7 @@ impl Layer for TlsLayer {
     }
 
     fn close(&mut self) {
+        self.closed = true;
         self.tls.send_close_notify();
         self.count_pending();
     }
