@@ -204,7 +204,7 @@ fn the_old_version_is_spoken_with_peers_that_have_no_other_unless_it_is_ruled_ou
     let mut side = Side::new(&server.oldest_version(Version::Tls13).build().unwrap(), ours);
     flush(&mut raw_client(&authority, &rustls::version::TLS12), &mut socket);
     side.turn();
-    assert!(side.fault().contains("Tls13"), "{}", side.fault());
+    assert!(side.fault().contains("no version of TLS"), "{}", side.fault());
 }
 
 #[test]
@@ -398,9 +398,8 @@ fn a_new_certificate_is_for_new_connections_and_open_ones_go_on() {
 fn wrong_material_is_refused_in_words_that_help() {
     let authority = Authority::new("ours");
     let (made, other) = (authority.issue(&["a.example"]), authority.issue(&["a.example"]));
-    let text = |chain: &str, key: &str| {
-        tls::Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err().to_string()
-    };
+    let text =
+        |chain: &str, key: &str| tls::Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err().to_string();
     assert!(text("", &made.key).contains("holds no certificate"));
     assert!(text(&made.key, &made.key).contains("holds no certificate"));
     assert!(text(&made.chain, &made.chain).contains("holds no private key"));
@@ -716,10 +715,7 @@ fn garbage_after_our_own_good_bye_is_a_fault_like_any_other() {
 
 // --- what an authenticated peer may still do, played by rustls itself
 
-fn raw_client(
-    authority: &Authority,
-    version: &'static rustls::SupportedProtocolVersion,
-) -> rustls::ClientConnection {
+fn raw_client(authority: &Authority, version: &'static rustls::SupportedProtocolVersion) -> rustls::ClientConnection {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])

@@ -4,7 +4,7 @@
 use std::io;
 
 use rustls::AlertDescription as Alert;
-use rustls::{Error, InvalidMessage};
+use rustls::{Error, InvalidMessage, PeerIncompatible};
 
 /// A certificate with thousands of names would otherwise fill the log, at the peer's will.
 const LONGEST: usize = 400;
@@ -17,6 +17,9 @@ pub(super) fn invalid(error: &Error, opening: &[u8], server: bool) -> io::Error 
         Error::InvalidCertificate(why) => format!("the peer's certificate is refused: {why}"),
         Error::NoCertificatesPresented => "the peer shows no certificate, and one is required".to_owned(),
         Error::NoApplicationProtocol => "no application protocol (ALPN) is spoken by both sides".to_owned(),
+        Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered | PeerIncompatible::Tls12NotOfferedOrEnabled) => {
+            "the peer speaks no version of TLS that is spoken here".to_owned()
+        }
         other => other.to_string(),
     };
     if text.len() > LONGEST {

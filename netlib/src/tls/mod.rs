@@ -94,9 +94,10 @@
 //!
 //! [`Conn::close`] sends TLS's own good-bye (close_notify) after what is queued, and then FIN. A
 //! stream that ends without the peer's good-bye was cut off, by the network or by somebody who
-//! wants you to miss the rest: it is no [`PeerClosed`](crate::CloseReason::PeerClosed) but
-//! [`Io`](crate::CloseReason::Io)`(UnexpectedEof)`. What the peer does wrong, or does not accept in
-//! us, is a [`Protocol`](crate::CloseReason::Protocol) reason in words.
+//! wants you to miss the rest: [`on_eof`](crate::Handler::on_eof) does not come, and the reason is
+//! [`Reset`](crate::CloseReason::Reset) and not [`PeerClosed`](crate::CloseReason::PeerClosed). What
+//! the peer does wrong, or does not accept in us, is a
+//! [`Protocol`](crate::CloseReason::Protocol) reason in words.
 //!
 //! # Memory
 //!
@@ -116,7 +117,14 @@ pub use identity::{Identity, Roots};
 pub use layer::TlsLayer;
 pub use server::{Server, ServerBuilder};
 
+use crate::conn::Conn;
 use rustls::{Connection, HandshakeKind, ProtocolVersion, SupportedProtocolVersion};
+
+/// What was agreed upon on a TLS connection; None on one without TLS, and before
+/// [`on_open`](crate::Handler::on_open).
+pub fn session(conn: &Conn) -> Option<Session> {
+    conn.with_layer(TlsLayer::session).flatten()
+}
 
 /// A version of the protocol. Older ones are broken and not spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
