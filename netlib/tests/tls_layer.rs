@@ -622,7 +622,9 @@ impl Noise {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) {
-        bytes.iter_mut().for_each(|byte| *byte = self.next() as u8);
+        for byte in bytes {
+            *byte = self.next() as u8;
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Version, alpn_list};
 use crate::layer::{Layer, LayerFactory};
 
 /// Makes the TLS of connections to one server. Its connections remember the server's last
-/// sessions together and resume them, which saves half the cost of a reconnect.
+/// sessions together and resume them, which saves both sides the certificates.
 ///
 /// ```
 /// use std::sync::Arc;
