@@ -111,6 +111,25 @@ fn s_client(roots: &Path, addr: SocketAddr, more: &[&str]) -> Running {
     Running(child.unwrap())
 }
 
+/// A server on a port of its choice.
+fn s_server(chain: &Path, key: &Path, more: &[&str]) -> (Running, SocketAddr) {
+    let child = Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-cert"])
+        .arg(chain)
+        .arg("-key")
+        .arg(key)
+        .args(more)
+        .stdin(Stdio::piped()) // its end would end the program
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut openssl = Running(child.unwrap());
+    let mut lines = BufReader::new(openssl.0.stdout.take().unwrap()).lines();
+    let accepting = lines.find_map(|line| Some(line.unwrap().strip_prefix("ACCEPT ")?.to_owned()));
+    std::thread::spawn(move || lines.for_each(drop)); // a full pipe would hold it up
+    (openssl, accepting.expect("it says where it listens").parse().unwrap())
+}
+
 fn echo(conn: &Conn, input: &[u8]) {
     conn.send_slice(input).unwrap();
 }
@@ -165,6 +184,27 @@ fn openssl_as_client_is_echoed_in_both_versions_and_with_its_certificate() {
         drive(&mut reactor, &mut log, "the end of openssl", |log| end.is_finished() && log.closed.len() == n + 1);
         assert_eq!(log.closed[n], CloseReason::Local);
     }
+}
+
+#[test]
+fn openssl_without_rsa_gets_the_certificate_that_it_can_verify() {
+    if !have("openssl", "openssl_without_rsa_gets_the_certificate_that_it_can_verify") {
+        return;
+    }
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority);
+    let rsa = authority.issue_rsa(&["a.example"]);
+    let server = tls::Server::builder().identity(rsa.identity()).identity(authority.issue(&["a.example"]).identity());
+    let mut reactor = reactor(BackendKind::Mio);
+    let addr = listen(&mut reactor, server.build().unwrap(), echo);
+    let mut log = Log::default();
+    let _openssl = s_client(&files.path("roots.pem"), addr, &["-sigalgs", "ecdsa_secp256r1_sha256"]);
+    drive(&mut reactor, &mut log, "the handshake", |log| log.conns.len() + log.closed.len() == 1);
+    assert_eq!(log.closed, []);
+    // Who can do both gets the first.
+    dial(&mut reactor, addr, authority.client("a.example"));
+    drive(&mut reactor, &mut log, "the handshake", |log| log.conns.len() == 3);
+    assert!(log.sessions.iter().any(|session| session.peer_certificates == [rsa.der()]));
 }
 
 #[test]
@@ -231,21 +271,7 @@ fn openssl_as_server_is_spoken_to_and_its_certificate_looked_at() {
     let (chain, key) = (files.write("chain.pem", &made.chain), files.write("key.pem", &made.key));
     let mut reactor = reactor(BackendKind::Mio);
     for version in ["-tls1_2", "-tls1_3"] {
-        let child = Command::new("openssl")
-            .args(["s_server", "-accept", "127.0.0.1:0", "-rev", "-alpn", "echo", version, "-cert"])
-            .arg(&chain)
-            .arg("-key")
-            .arg(&key)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut openssl = Running(child.unwrap());
-        let mut lines = BufReader::new(openssl.0.stdout.take().unwrap()).lines();
-        let accepting = lines.find_map(|line| Some(line.unwrap().strip_prefix("ACCEPT ")?.to_owned()));
-        let addr: SocketAddr = accepting.expect("it says where it listens").parse().unwrap();
-        let drain = std::thread::spawn(move || lines.for_each(drop));
-
+        let (openssl, addr) = s_server(&chain, &key, &[version, "-rev", "-alpn", "echo"]);
         let mut log = Log::default();
         let client = tls::Client::builder("a.example", authority.roots()).alpn(["echo"]).build().unwrap();
         dial(&mut reactor, addr, client.for_server("b.example").unwrap());
@@ -263,7 +289,30 @@ fn openssl_as_server_is_spoken_to_and_its_certificate_looked_at() {
         log.conns[0].close();
         drive(&mut reactor, &mut log, "the end", |log| log.closed.len() == 2);
         drop(openssl);
-        drain.join().unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_sends_tickets_without_end_is_given_up() {
+    if !have("openssl", "a_server_that_sends_tickets_without_end_is_given_up") {
+        return;
+    }
+    let authority = Authority::new("ours");
+    let files = Files::new(&authority);
+    let made = authority.issue(&["a.example"]);
+    let (chain, key) = (files.write("chain.pem", &made.chain), files.write("key.pem", &made.key));
+    for (tickets, too_many) in [("100", false), ("8000", true)] {
+        let (_openssl, addr) = s_server(&chain, &key, &["-tls1_3", "-rev", "-num_tickets", tickets]);
+        let (mut reactor, mut log) = (reactor(BackendKind::Mio), Log::default());
+        dial(&mut reactor, addr, authority.client("a.example"));
+        drive(&mut reactor, &mut log, "the handshake", |log| log.conns.len() == 1);
+        let _refused_if_closed_already = log.conns[0].send(&b"stressed\n"[..]);
+        drive(&mut reactor, &mut log, "an end or an answer", |log| log.closed.len() == 1 || log.input.len() == 9);
+        match log.closed.first() {
+            Some(CloseReason::Protocol(why)) if too_many => assert!(why.contains("no data in them"), "{why}"),
+            None if !too_many => {}
+            other => panic!("{tickets} tickets: {other:?}"),
+        }
     }
 }
 

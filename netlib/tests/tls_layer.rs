@@ -247,6 +247,30 @@ fn a_handshake_that_arrives_byte_by_byte_is_completed() {
     panic!("in vain: {:?} {:?}", server.layer, client.layer);
 }
 
+/// The reactor asks to be told of writability only if it is told that something waits.
+#[test]
+fn a_flight_that_the_socket_does_not_take_is_pending_until_it_does() {
+    let authority = Authority::new("ours");
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let filler = [0; 64 << 10];
+    let mut filled = 0;
+    while let Ok(count) = (&ours).write(&filler) {
+        filled += count;
+    }
+    let mut server = Side::new(&authority.server(&["a.example"]), ours);
+    let mut wire = theirs.try_clone().unwrap();
+    let mut client = Side::new(&authority.client("a.example"), theirs);
+    // Not by a turn, which would read the filling.
+    let mut hello = OutputBuffer::new();
+    client.layer.write(&client.stream, &mut hello).unwrap();
+    server.turn();
+    assert!(!server.open && server.layer.pending() > 500, "{} bytes wait", server.layer.pending());
+    wire.read_exact(&mut vec![0; filled]).unwrap();
+    run(&mut server, &mut client, "the handshake", |a, b| a.open && b.open);
+    assert_eq!(server.layer.pending(), 0);
+}
+
 #[test]
 fn with_no_protocol_in_common_both_sides_say_so() {
     let authority = Authority::new("ours");

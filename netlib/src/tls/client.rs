@@ -60,6 +60,17 @@ impl fmt::Debug for Client {
 }
 
 /// What a [`Client`] is built from.
+///
+/// ```no_run
+/// use netlib::tls::{Client, Identity, Roots};
+///
+/// let client = Client::builder("db.example", Roots::system()?)
+///     .identity(Identity::from_pem_files("ours.pem", "ours-key.pem")?)
+///     .build()?;
+/// let spare = client.for_server("db2.example")?;
+/// # drop(spare);
+/// # Ok::<(), netlib::tls::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClientBuilder {
     server: String,

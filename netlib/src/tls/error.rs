@@ -5,6 +5,13 @@ use std::path::{Path, PathBuf};
 use std::{error, fmt, io};
 
 /// Where a certificate, a key or a list of roots came from.
+///
+/// ```
+/// use netlib::tls::Origin;
+///
+/// assert_eq!(Origin::File("/etc/ssl/chain.pem".into()).to_string(), "/etc/ssl/chain.pem");
+/// assert_eq!(Origin::Bytes.to_string(), "the given bytes");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A file.

@@ -42,6 +42,11 @@ pub(super) fn cut_off_in_handshake() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection during the TLS handshake")
 }
 
+/// The peer keeps us busy.
+pub(super) fn fruitless() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the peer sends TLS messages without end and no data in them")
+}
+
 /// Says so if the peer never spoke TLS at all.
 fn not_tls(what: &InvalidMessage, opening: &[u8], server: bool) -> Option<String> {
     const METHODS: [&[u8]; 9] =

@@ -28,8 +28,23 @@ const RECORD_OVERHEAD: usize = 2048 + 5;
 /// one system call to be worth its price, small enough for many connections.
 const MOST_PENDING: usize = 64 * 1024;
 
+/// Bytes of TLS without any data in them that a peer may send before it is thought to mean ill.
+/// Most messages that come after a handshake are limited by rustls, but not a server's tickets,
+/// and each of them costs time.
+const MOST_FRUITLESS: usize = 1 << 20;
+
 /// The TLS [`Layer`] of a connection, either side. [`Server`](super::Server) and
-/// [`Client`](super::Client) make them.
+/// [`Client`](super::Client) make them; what was agreed upon is asked by
+/// [`tls::session`](super::session).
+///
+/// ```
+/// use netlib::{Conn, tls::TlsLayer};
+///
+/// fn is_encrypted(conn: &Conn) -> bool {
+///     conn.with_layer(|_: &TlsLayer| ()).is_some()
+/// }
+/// # let _ = is_encrypted;
+/// ```
 pub struct TlsLayer {
     tls: Connection,
     /// Whom we call; None on the server's side, where the client says it.
@@ -42,13 +57,16 @@ pub struct TlsLayer {
     closed: bool,
     /// Ciphertext in rustls that the socket has not taken. rustls does not tell.
     pending: usize,
+    /// Bytes read since the last data.
+    fruitless: usize,
 }
 
 impl TlsLayer {
     pub(super) fn new(mut tls: Connection, server: Option<Box<str>>) -> Self {
         // The bound is kept here; theirs would only cut records short before ours is reached.
         tls.set_buffer_limit(Some(MOST_PENDING + 2 * (RECORD + RECORD_OVERHEAD)));
-        let mut layer = Self { tls, server, opening: Opening::default(), failed: false, closed: false, pending: 0 };
+        let mut layer =
+            Self { tls, server, opening: Opening::default(), failed: false, closed: false, pending: 0, fruitless: 0 };
         layer.count_pending();
         layer
     }
@@ -113,7 +131,7 @@ impl TlsLayer {
         const LEAST_READ: usize = 4 * 1024;
         let room = buffer.len().saturating_sub(CARRIED) / 2;
         if room < LEAST_READ {
-            self.receive(stream)?;
+            self.fruitless += self.receive(stream)?;
             return Ok(0);
         }
         let (plain, cipher) = buffer.split_at_mut(buffer.len() - room);
@@ -127,6 +145,7 @@ impl TlsLayer {
                 return Err(error);
             }
         };
+        self.fruitless += count;
         let mut input = &cipher[..count];
         if input.is_empty() {
             self.tls.read_tls(&mut io::empty())?;
@@ -239,7 +258,10 @@ impl Layer for TlsLayer {
     fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.tls.reader().read(buffer) {
-                Ok(count) => return Ok(count),
+                Ok(count) => {
+                    self.fruitless = 0;
+                    return Ok(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(fault::cut_off()),
                 Err(error) => return Err(error),
@@ -249,7 +271,11 @@ impl Layer for TlsLayer {
             }
             let count = self.receive_into(stream, buffer)?;
             if count > 0 {
+                self.fruitless = 0;
                 return Ok(count);
+            }
+            if self.fruitless > MOST_FRUITLESS {
+                return Err(fault::fruitless());
             }
         }
     }

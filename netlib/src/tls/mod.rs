@@ -128,6 +128,13 @@ pub fn session(conn: &Conn) -> Option<Session> {
 }
 
 /// A version of the protocol. Older ones are broken and not spoken.
+///
+/// ```
+/// use netlib::tls::Version;
+///
+/// assert!(Version::Tls12 < Version::Tls13);
+/// assert_eq!(Version::default(), Version::Tls12); // the oldest that is accepted
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// TLS 1.2.

@@ -88,6 +88,20 @@ impl fmt::Debug for Server {
 }
 
 /// What a [`Server`] is built from.
+///
+/// ```no_run
+/// use netlib::tls::{Identity, Roots, Server, Version};
+///
+/// let server = Server::builder()
+///     .identity(Identity::from_pem_files("chain.pem", "key.pem")?)
+///     .identity(Identity::from_pem_files("other-chain.pem", "other-key.pem")?)
+///     .alpn(["h2", "http/1.1"])
+///     .require_client_certificate(Roots::from_pem_file("staff.pem")?)
+///     .oldest_version(Version::Tls13)
+///     .build()?;
+/// # drop(server);
+/// # Ok::<(), netlib::tls::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct ServerBuilder {
     identities: Vec<Identity>,

@@ -44,17 +44,25 @@ impl Authority {
         self.issue_with(names, |_| ())
     }
 
+    pub fn issue_rsa(&self, names: &[&str]) -> Made {
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
+        self.issue_for(names, &key, |_| ())
+    }
+
     pub fn issue_expired(&self, names: &[&str]) -> Made {
         self.issue_with(names, |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1))
     }
 
     fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Made {
+        self.issue_for(names, &KeyPair::generate().expect("a key"), change)
+    }
+
+    fn issue_for(&self, names: &[&str], key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Made {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("good names");
         params.distinguished_name.push(DnType::CommonName, "netlib test");
         change(&mut params);
-        let key = KeyPair::generate().expect("a key");
-        let chain = params.signed_by(&key, &self.issuer).expect("signs").pem();
+        let chain = params.signed_by(key, &self.issuer).expect("signs").pem();
         Made { chain, key: key.serialize_pem() }
     }
 
