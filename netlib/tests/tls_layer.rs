@@ -253,7 +253,7 @@ fn a_flight_that_the_socket_does_not_take_is_pending_until_it_does() {
     let authority = Authority::new("ours");
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
-    let filler = [0; 64 << 10];
+    let filler = vec![0; 64 << 10];
     let mut filled = 0;
     while let Ok(count) = (&ours).write(&filler) {
         filled += count;
