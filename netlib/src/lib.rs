@@ -125,6 +125,8 @@ mod swap;
 mod sync;
 pub mod sys;
 pub mod timer;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod token;
 mod transport;
 mod wheel;

@@ -138,7 +138,7 @@ fn a_busy_service_is_served_through_the_outer_loop(kind: BackendKind) {
         let listener = reactor.context().listen(support::local(), options, |(), _, _| Some(Box::new(Echo))).unwrap();
         let address = listener.local_addr();
         let clients = thread::spawn(move || {
-            let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| support::peer(address)).collect();
+            let mut clients: Vec<TcpStream> = (0..CLIENTS).map(|_| support::peer(address.clone())).collect();
             for client in &mut clients {
                 client.write_all(&[7; BYTES]).unwrap();
             }
