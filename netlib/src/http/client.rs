@@ -381,7 +381,7 @@ impl Call {
 
     pub(super) fn pump(&self) {
         if !self.0.expecting.get() {
-            self.with_conn(|conn| drop(self.0.outgoing.borrow_mut().pump(conn)));
+            self.with_conn(|conn| self.0.outgoing.borrow_mut().pump(conn));
         }
     }
 

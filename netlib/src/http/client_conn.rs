@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -71,7 +71,7 @@ pub(super) fn connect<S: 'static>(
     options: ConnectOptions,
     job: Job<S>,
     head: &str,
-    pool: Option<Weak<PoolInner<S>>>,
+    pool: Option<Rc<PoolInner<S>>>,
 ) -> Rc<Line<S>> {
     let left = job.deadline.saturating_duration_since(cx.now());
     let options = ConnectOptions { timeout: options.timeout.min(left), ..options };
@@ -144,7 +144,7 @@ impl<S: 'static> Line<S> {
 
 pub(super) struct ClientConnection<S: 'static> {
     line: Rc<Line<S>>,
-    pool: Option<Weak<PoolInner<S>>>,
+    pool: Option<Rc<PoolInner<S>>>,
 }
 
 /// What a look at the input came to.
@@ -168,7 +168,7 @@ impl<S: 'static> ClientConnection<S> {
         active.continue_wait.take().map(|timer| cx.cancel(timer));
         active.job.call.0.over.set(true);
         let reusable = result.is_ok() && active.keep_alive && active.job.call.is_sent() && conn.is_open();
-        match self.pool.as_ref().and_then(Weak::upgrade) {
+        match self.pool.clone() {
             Some(pool) if reusable => pool.idle(cx, &self.line),
             // Nothing is owed to the server any more, so there is nothing to wait for.
             _ => conn.abort(),
@@ -185,7 +185,7 @@ impl<S: 'static> ClientConnection<S> {
             && !matches!(active.job.request.body, RequestBody::Streamed(_))
             && matches!(error, ClientError::Connection(_) | ClientError::Malformed)
             && !active.job.call.0.over.get();
-        if let Some(pool) = self.pool.as_ref().and_then(Weak::upgrade)
+        if let Some(pool) = self.pool.clone()
             && stale
         {
             cx.cancel(active.timeout);
@@ -357,7 +357,7 @@ impl<S: 'static> Handler<S> for ClientConnection<S> {
             other => ClientError::Connection(other.clone()),
         };
         self.fail(state, cx, conn, error);
-        if let Some(pool) = self.pool.as_ref().and_then(Weak::upgrade) {
+        if let Some(pool) = self.pool.clone() {
             pool.gone(cx, &self.line);
         }
     }

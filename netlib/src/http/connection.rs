@@ -24,6 +24,8 @@ pub(super) struct Connection<S: 'static, V> {
 struct Current<S: 'static> {
     exchange: Exchange,
     handler: Box<dyn RequestHandler<S>>,
+    /// It has been told that the body is complete.
+    ended: bool,
 }
 
 /// What comes of a look at the input.
@@ -126,7 +128,7 @@ impl<S: 'static, V: Service<S>> Connection<S, V> {
         let service = &self.service;
         match cx.caught("an http service", |cx| service.borrow_mut().on_request(state, cx, &exchange)) {
             Some(Some(handler)) if exchange.is_open() => {
-                self.current = Some(Current { exchange, handler });
+                self.current = Some(Current { exchange, handler, ended: false });
                 let mut core = self.core.borrow_mut();
                 match core.reading {
                     Reading::Body(_) if !core.body_paused => core.say_continue(),
@@ -176,14 +178,16 @@ impl<S: 'static, V: Service<S>> Connection<S, V> {
 
     /// The body is complete.
     fn ended(&mut self, state: &mut S, cx: &mut Context<S>) {
-        self.call(cx, |current, cx| current.handler.on_end(state, cx, &current.exchange));
+        self.call(cx, |current, cx| {
+            current.ended = true;
+            current.handler.on_end(state, cx, &current.exchange);
+        });
         self.core.borrow_mut().settle(cx);
     }
 
     /// Calls the handler of an exchange that is still open.
     fn call(&mut self, cx: &mut Context<S>, f: impl FnOnce(&mut Current<S>, &mut Context<S>)) {
-        self.drop_finished();
-        let Some(current) = &mut self.current else { return };
+        let Some(current) = self.current.as_mut().filter(|current| current.exchange.is_open()) else { return };
         if cx.caught("an http request handler", |cx| f(current, cx)).is_none() && current.exchange.is_open() {
             self.core.borrow_mut().refuse(500);
         }
@@ -195,9 +199,9 @@ impl<S: 'static, V: Service<S>> Connection<S, V> {
         let Some(current) = &self.current else { return };
         let over = !current.exchange.is_open() || {
             let core = self.core.borrow();
-            let input_over = core.body_paused || matches!(core.reading, Reading::Done);
-            // Then dropping the last handle answers with 500.
-            input_over && current.exchange.is_last() && !core.wants_drain
+            let waits = current.ended || (core.body_paused && matches!(core.reading, Reading::Body(_)));
+            // For nothing: dropping the last handle answers with 500.
+            waits && current.exchange.is_last() && !core.wants_drain
         };
         if over {
             self.current = None;
@@ -222,16 +226,10 @@ impl<S: 'static, V: Service<S>> Connection<S, V> {
         let tell = std::mem::take(&mut core.wants_drain) && matches!(core.reply, Reply::Streaming(_));
         drop(core);
         if tell {
-            // Not by way of `drop_finished` first: this call is what such a handler waits for.
-            let Some(current) = &mut self.current else { return };
-            let served = cx.caught("an http request handler", |cx| {
-                current.handler.on_drain(state, cx, &current.exchange);
-            });
-            if served.is_none() && current.exchange.is_open() {
-                self.core.borrow_mut().refuse(500);
-            }
+            self.call(cx, |current, cx| current.handler.on_drain(state, cx, &current.exchange));
+        } else {
+            self.drop_finished();
         }
-        self.drop_finished();
     }
 }
 

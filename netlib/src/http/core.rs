@@ -95,7 +95,7 @@ impl Core {
     pub(super) fn new(shared: Rc<Shared>, conn: Conn) -> Self {
         Self {
             began: conn.last_recv(),
-            outgoing: Outgoing::new(&conn.0.options),
+            outgoing: Outgoing::new(conn.options()),
             shared,
             conn,
             turn: 0,
@@ -296,11 +296,7 @@ impl Core {
 
     /// Gives the connection what it may take now, and goes on if that was all.
     pub(super) fn pump<S: 'static>(&mut self, cx: &mut Context<S>) {
-        if !self.outgoing.pump(&self.conn) {
-            log::warn!("{}: a file became shorter while it was sent", self.conn.peer_addr());
-            self.conn.abort();
-            return;
-        }
+        self.outgoing.pump(&self.conn);
         if self.conn.queued() > 0 && !self.stall.is_set() {
             self.stall_mark = self.conn.bytes_out();
             let at = cx.now().checked_add(self.shared.options.send_timeout);

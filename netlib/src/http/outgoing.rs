@@ -1,11 +1,10 @@
-//! What an answer still has to give to its connection. The connection's output buffer is filled
-//! only up to its high mark, so an answer of any length, or a file, waits here as a reference.
+//! What a message still has to give to its connection. The connection's output buffer is filled
+//! only up to its high mark, so a body of any length waits here as a reference.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 
 use bytes::Bytes;
 
@@ -17,7 +16,7 @@ const SLICE: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) enum Piece {
     Bytes(Bytes),
-    File(Arc<fs::File>, Range<u64>),
+    File(Rc<OwnedFd>, Range<u64>),
 }
 
 #[derive(Debug)]
@@ -27,76 +26,75 @@ pub(super) struct Outgoing {
     held: usize,
     high_water: usize,
     limit: usize,
+    /// The connection has a file to send.
+    file_given: bool,
+}
+
+impl Piece {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(_, range) => range.end - range.start,
+        }
+    }
 }
 
 impl Outgoing {
     pub(super) fn new(options: &ConnOptions) -> Self {
         // What is sent in slices must never run into the hard limit.
         let high_water = options.high_water.min(options.output_limit / 2).max(1);
-        Self { pieces: VecDeque::new(), held: 0, high_water, limit: options.output_limit }
+        Self { pieces: VecDeque::new(), held: 0, high_water, limit: options.output_limit, file_given: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// The connection should be given no more for now.
+    /// The connection should be given no more for now. Files take no memory, but each keeps a
+    /// descriptor open: one answer's at a time.
     pub(super) fn is_full(&self, conn: &Conn) -> bool {
-        !self.pieces.is_empty() || conn.queued() >= self.high_water
+        let queued = conn.queued();
+        !self.pieces.is_empty() || queued >= self.high_water as u64 || (self.file_given && queued > 0)
     }
 
     /// So much waits that whoever writes does not heed the signs.
     pub(super) fn is_over_limit(&self, conn: &Conn) -> bool {
-        self.held + conn.queued() > self.limit
+        self.held + conn.in_memory() > self.limit
     }
 
     pub(super) fn push(&mut self, piece: Piece) {
-        match &piece {
-            Piece::Bytes(bytes) if bytes.is_empty() => return,
-            Piece::Bytes(bytes) => self.held += bytes.len(),
-            Piece::File(_, range) if range.is_empty() => return,
-            Piece::File(..) => {}
+        if piece.len() == 0 {
+            return;
+        }
+        if let Piece::Bytes(bytes) = &piece {
+            self.held += bytes.len();
         }
         self.pieces.push_back(piece);
     }
 
-    /// Fills the connection's buffer. False if a file does not have what it had.
-    pub(super) fn pump(&mut self, conn: &Conn) -> bool {
-        while conn.is_open() && conn.queued() < self.high_water {
-            let slice = match self.pieces.front_mut() {
-                None => return true,
-                Some(Piece::Bytes(bytes)) => {
+    /// Fills the connection's buffer up to its high mark.
+    pub(super) fn pump(&mut self, conn: &Conn) {
+        self.file_given &= conn.queued() > 0;
+        // What is refused is lost with the connection, which then is closed.
+        while conn.is_open() && conn.in_memory() < self.high_water {
+            match self.pieces.pop_front() {
+                None => {
+                    self.pieces = VecDeque::new();
+                    return;
+                }
+                Some(Piece::Bytes(mut bytes)) => {
                     let slice = bytes.split_to(bytes.len().min(SLICE));
                     self.held -= slice.len();
-                    slice
+                    if !bytes.is_empty() {
+                        self.pieces.push_front(Piece::Bytes(bytes));
+                    }
+                    let _ = conn.send(slice);
                 }
-                Some(Piece::File(file, range)) => match read_some(file, range) {
-                    Some(slice) => slice,
-                    None => return false,
-                },
-            };
-            let over = match self.pieces.front() {
-                Some(Piece::Bytes(bytes)) => bytes.is_empty(),
-                Some(Piece::File(_, range)) => range.is_empty(),
-                None => false,
-            };
-            if over {
-                self.pieces.pop_front();
+                Some(Piece::File(file, range)) => {
+                    self.file_given = true;
+                    let _ = conn.send_file(&file, range.start, range.end - range.start);
+                }
             }
-            let _ = conn.send(slice); // closed: the loop ends
         }
-        if self.pieces.is_empty() {
-            self.pieces = VecDeque::new();
-        }
-        true
     }
-}
-
-fn read_some(file: &fs::File, range: &mut Range<u64>) -> Option<Bytes> {
-    let wanted = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(SLICE);
-    let mut buffer = vec![0; wanted];
-    let count = file.read_at(&mut buffer, range.start).ok().filter(|count| *count > 0)?;
-    buffer.truncate(count);
-    range.start += count as u64;
-    Some(buffer.into())
 }

@@ -71,7 +71,7 @@ pub(super) fn request_head(head: &[u8]) -> Result<RequestHead, Reject> {
     match request.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
         Err(httparse::Error::TooManyHeaders) => return Err(431),
-        Err(httparse::Error::Version) => return Err(505),
+        Err(httparse::Error::Version) if names_version(head) => return Err(505),
         Ok(httparse::Status::Partial) | Err(_) => return Err(400),
     }
     let (Some(method), Some(target), Some(minor_version)) = (request.method, request.path, request.version) else {
@@ -81,6 +81,12 @@ pub(super) fn request_head(head: &[u8]) -> Result<RequestHead, Reject> {
     let head = RequestHead::new(head, method, target, minor_version, request.headers);
     check_host(&head)?;
     Ok(head)
+}
+
+/// Whether what stands in the place of the version is meant as one.
+fn names_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    line.splitn(3, |byte| *byte == b' ').nth(2).is_some_and(|version| version.starts_with(b"HTTP/"))
 }
 
 /// The forms of a target that a server must know: path, whole URL, `*` for OPTIONS.

@@ -61,7 +61,10 @@ impl Default for PoolOptions {
 /// }
 /// # }
 /// ```
-pub struct Pool<S: 'static>(Rc<PoolInner<S>>);
+pub struct Pool<S: 'static>(Rc<Handle<S>>);
+
+/// What the handles share: without it, no connection is kept.
+struct Handle<S: 'static>(Rc<PoolInner<S>>);
 
 pub(super) struct PoolInner<S: 'static> {
     addr: SocketAddr,
@@ -72,12 +75,14 @@ pub(super) struct PoolInner<S: 'static> {
     waiting: RefCell<VecDeque<(u64, Job<S>)>>,
     live: Cell<usize>,
     next_number: Cell<u64>,
+    /// No handle is left.
+    closed: Cell<bool>,
 }
 
 impl<S: 'static> Pool<S> {
     /// For the server at `addr`; connects when there is a request.
     pub fn new(addr: SocketAddr, options: PoolOptions) -> Self {
-        Self(Rc::new(PoolInner {
+        Self(Rc::new(Handle(Rc::new(PoolInner {
             addr,
             options: options.connect.clone(),
             limits: options,
@@ -85,26 +90,27 @@ impl<S: 'static> Pool<S> {
             waiting: RefCell::default(),
             live: Cell::new(0),
             next_number: Cell::new(0),
-        }))
+            closed: Cell::new(false),
+        }))))
     }
 
     /// Connections at present, busy ones and idle ones.
     pub fn connections(&self) -> usize {
-        self.0.live.get()
+        self.0.0.live.get()
     }
 
     /// Like [`http::fetch`](super::fetch).
     pub fn fetch(&self, cx: &mut Context<S>, request: ClientRequest, handler: Box<dyn ResponseHandler<S>>) -> Call {
-        let job = Job::new(cx, &self.0.options, request, handler);
+        let job = Job::new(cx, &self.0.0.options, request, handler);
         let call = job.call.clone();
         let refusal = match job.request.head(true) {
             None => Some(ClientError::BadTarget),
-            Some(_) if self.0.is_full() => Some(ClientError::PoolFull),
+            Some(_) if self.0.0.is_full() => Some(ClientError::PoolFull),
             Some(_) => None,
         };
         match refusal {
             Some(error) => cx.post(move |state, cx| job.fail(state, cx, error)),
-            None => self.0.submit(cx, job),
+            None => self.0.0.submit(cx, job),
         }
         call
     }
@@ -170,7 +176,7 @@ impl<S: 'static> PoolInner<S> {
 
     fn connect(self: &Rc<Self>, cx: &mut Context<S>, job: Job<S>, head: &str) {
         self.live.set(self.live.get() + 1);
-        client_conn::connect(cx, self.addr, self.options.clone(), job, head, Some(Rc::downgrade(self)));
+        client_conn::connect(cx, self.addr, self.options.clone(), job, head, Some(Rc::clone(self)));
     }
 
     /// The connection that a request was made on had been closed: on a new one, whatever the
@@ -182,6 +188,9 @@ impl<S: 'static> PoolInner<S> {
 
     /// A connection has nothing to do.
     pub(super) fn idle(self: &Rc<Self>, cx: &mut Context<S>, line: &Rc<Line<S>>) {
+        if self.closed.get() && self.waiting.borrow().is_empty() {
+            return line.abort();
+        }
         let number = self.number();
         self.idle.borrow_mut().push((Rc::clone(line), number));
         let pool = Rc::downgrade(self);
@@ -211,10 +220,11 @@ impl<S: 'static> PoolInner<S> {
     }
 }
 
-impl<S: 'static> Drop for PoolInner<S> {
+impl<S: 'static> Drop for Handle<S> {
     fn drop(&mut self) {
         // Nobody will use them again. Those that are busy end with their request.
-        for (line, _) in self.idle.borrow_mut().drain(..) {
+        self.0.closed.set(true);
+        for (line, _) in self.0.idle.borrow_mut().drain(..) {
             line.abort();
         }
     }
@@ -228,6 +238,6 @@ impl<S: 'static> Clone for Pool<S> {
 
 impl<S: 'static> fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("addr", &self.0.addr).field("connections", &self.connections()).finish_non_exhaustive()
+        f.debug_struct("Pool").field("addr", &self.0.0.addr).field("connections", &self.connections()).finish_non_exhaustive()
     }
 }
