@@ -235,7 +235,8 @@ pub trait ResponseHandler<S: 'static>: 'static {
     /// The next part of the body; its borders mean nothing.
     fn on_body(&mut self, state: &mut S, cx: &mut Context<S>, call: &Call, chunk: &[u8]) {}
 
-    /// A write was told to [`Wait`](Flow::Wait), and it is time for the next.
+    /// It is time for the first write of a [streamed body](ClientRequest::streamed_body), or for
+    /// the next, after one that was told to [`Wait`](Flow::Wait).
     fn on_drain(&mut self, state: &mut S, cx: &mut Context<S>, call: &Call) {}
 
     /// The end, exactly once: the answer is complete, or will never be.
@@ -299,7 +300,7 @@ impl Call {
             outgoing: RefCell::new(outgoing),
             upload: Cell::new(upload),
             expecting: Cell::new(request.expects_continue && !matches!(request.body, RequestBody::None)),
-            wants_drain: Cell::new(false),
+            wants_drain: Cell::new(upload != Upload::Done),
             over: Cell::new(false),
         }))
     }

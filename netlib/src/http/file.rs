@@ -344,8 +344,8 @@ fn map(path: &str) -> Result<PathBuf, FileError> {
         match &name[..] {
             b"." => {}
             b".." => return Err(FileError::BadPath),
-            [b'.', ..] => return Err(FileError::NotFound),
             name if name.contains(&b'/') || name.contains(&0) => return Err(FileError::BadPath),
+            [b'.', ..] => return Err(FileError::NotFound),
             name => mapped.push(std::ffi::OsStr::from_bytes(name)),
         }
     }

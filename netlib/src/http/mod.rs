@@ -45,3 +45,6 @@ pub use message::{Request, RequestHead, Response};
 pub use pool::{Pool, PoolOptions};
 pub use server::{RequestHandler, Service, ServerOptions, buffered, serve, serve_with};
 
+
+#[cfg(fuzzing)]
+pub mod fuzzing;
