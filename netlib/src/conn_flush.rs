@@ -52,7 +52,13 @@ impl<S: 'static> Context<S> {
         }
         match conn.0.state.get() {
             State::Open => self.settle(token, &conn),
-            State::Closing => self.closed.push(token),
+            State::Closing => {
+                // Closed by one of the callbacks above, behind what it sent: the mark is gone.
+                if !conn.has(flag::BLOCKED | flag::WRITE_RESTS) && conn.has_output() {
+                    conn.mark();
+                }
+                self.closed.push(token);
+            }
             State::Lingering if self.linger(token, &conn) => {
                 conn.0.state.set(State::Dead);
                 self.closed.push(token);

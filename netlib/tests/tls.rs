@@ -124,7 +124,7 @@ fn listen(reactor: &mut Reactor<Lives>, layer: Arc<dyn LayerFactory>, conn: Conn
         next += 1;
         Some(Box::new(Probe { id, ..probe.clone() }))
     });
-    listener.unwrap().local_addr()
+    listener.unwrap().local_addr().inet().expect("TCP")
 }
 
 fn dial(reactor: &mut Reactor<Lives>, addr: SocketAddr, layer: &Arc<tls::Client>, probe: Probe) -> Conn {

@@ -48,7 +48,7 @@ impl Handler<Log> for Peer {
 fn listen(reactor: &mut Reactor<Log>, server: tls::Server, answer: fn(&Conn, &[u8])) -> SocketAddr {
     let options = ListenOptions { layer: Some(Arc::new(server)), ..ListenOptions::default() };
     let listener = reactor.context().listen(local(), options, move |_, _, _| Some(Box::new(Peer(answer))));
-    listener.unwrap().local_addr()
+    listener.unwrap().local_addr().inet().expect("TCP")
 }
 
 fn dial(reactor: &mut Reactor<Log>, addr: SocketAddr, client: tls::Client) {
