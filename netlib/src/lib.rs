@@ -112,6 +112,8 @@ pub mod sys;
 pub mod timer;
 pub mod token;
 pub mod worker_pool;
+#[cfg(feature = "ws")]
+pub mod ws;
 
 pub use backend::BackendKind;
 pub use codec::{Decode, Frame, FrameError};
