@@ -290,7 +290,8 @@ fn close_frame(body: &[u8]) -> Result<CloseFrame, Violation> {
         [] => Ok(CloseFrame { code: CloseCode::NO_STATUS, reason: String::new() }),
         [_] => Err(protocol("half a close code")),
         [high, low, reason @ ..] => {
-            let code = CloseCode::new(u16::from_be_bytes([*high, *low])).ok_or(protocol("close code not for the wire"))?;
+            let code =
+                CloseCode::new(u16::from_be_bytes([*high, *low])).ok_or(protocol("close code not for the wire"))?;
             Ok(CloseFrame { code, reason: as_text(reason)?.to_owned() })
         }
     }
@@ -359,5 +360,210 @@ impl Masks {
         self.left -= 1;
         let at = self.left * 4;
         [self.pool[at], self.pool[at + 1], self.pool[at + 2], self.pool[at + 3]]
+    }
+}
+
+/// For the tests and the fuzz target: a stream read in pieces, and what came out.
+#[cfg(any(test, fuzzing))]
+pub(super) mod by_pieces {
+    use super::{Event, Reader, Role, Violation};
+    use crate::ws::{CloseFrame, Options};
+
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub(in crate::ws) enum Seen {
+        Text(String),
+        Binary(Vec<u8>),
+        Ping(Vec<u8>),
+        Pong(Vec<u8>),
+        Close(CloseFrame),
+    }
+
+    /// Shows `stream` in pieces of `step` bytes, as a connection does: what is not used is shown
+    /// again. Ends at a close frame or a violation.
+    pub(in crate::ws) fn read(
+        role: Role,
+        options: &Options,
+        stream: &[u8],
+        step: usize,
+    ) -> (Vec<Seen>, Option<Violation>) {
+        let mut reader = Reader::new(role, options);
+        let (mut seen, mut begin, mut end) = (Vec::new(), 0, 0);
+        while end < stream.len() {
+            end = (end + step).min(stream.len());
+            loop {
+                let input = &stream[begin..end];
+                let found = match reader.advance(input) {
+                    Err(violation) => return (seen, Some(violation)),
+                    Ok((used, found)) => {
+                        assert!(used <= input.len());
+                        begin += used;
+                        found
+                    }
+                };
+                let Some(found) = found else { break };
+                match reader.event(input, found) {
+                    Err(violation) => return (seen, Some(violation)),
+                    Ok(Event::Text(text)) => seen.push(Seen::Text(text.to_owned())),
+                    Ok(Event::Binary(bytes)) => seen.push(Seen::Binary(bytes.to_vec())),
+                    Ok(Event::Ping(payload)) => seen.push(Seen::Ping(payload.to_vec())),
+                    Ok(Event::Pong(payload)) => seen.push(Seen::Pong(payload.to_vec())),
+                    Ok(Event::Close(frame)) => {
+                        seen.push(Seen::Close(frame));
+                        return (seen, None);
+                    }
+                }
+            }
+            reader.rest();
+        }
+        for event in &seen {
+            match event {
+                Seen::Text(text) => assert!(text.len() <= options.max_message),
+                Seen::Binary(bytes) => assert!(bytes.len() <= options.max_message),
+                Seen::Ping(payload) | Seen::Pong(payload) => assert!(payload.len() <= super::MAX_CONTROL),
+                Seen::Close(_) => {}
+            }
+        }
+        (seen, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_pieces::{Seen, read};
+    use super::*;
+    use crate::clock::SplitMix64;
+
+    const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
+
+    fn data(opcode: Data, is_final: bool, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = encode(OpCode::Data(opcode), payload, MASK);
+        if !is_final {
+            bytes[0] &= 0x7f;
+        }
+        bytes
+    }
+
+    fn control(opcode: Control, payload: &[u8]) -> Vec<u8> {
+        encode(OpCode::Control(opcode), payload, MASK)
+    }
+
+    #[test]
+    fn where_the_input_is_cut_makes_no_difference() {
+        let stream = [
+            data(Data::Text, true, "grüße".as_bytes()),
+            data(Data::Binary, false, &[7; 300]),
+            control(Control::Ping, b"between"),
+            data(Data::Continue, false, &[]),
+            data(Data::Continue, true, &[8; 5]),
+            control(Control::Pong, b""),
+            control(Control::Close, &[0x03, 0xe8, b'!']),
+        ]
+        .concat();
+        let expected = [
+            Seen::Text("grüße".into()),
+            Seen::Ping(b"between".to_vec()),
+            Seen::Binary([vec![7; 300], vec![8; 5]].concat()),
+            Seen::Pong(Vec::new()),
+            Seen::Close(CloseFrame { code: CloseCode::NORMAL, reason: "!".into() }),
+        ];
+        for step in 1..=stream.len() {
+            assert_eq!(read(Role::Server, &Options::default(), &stream, step), (expected.to_vec(), None), "{step}");
+        }
+    }
+
+    #[test]
+    fn a_mask_is_put_on_and_taken_off_at_any_offset() {
+        let plain: Vec<u8> = (0..100).collect();
+        for offset in 0..9 {
+            for length in 0..plain.len() {
+                let mut bytes = plain[..length].to_vec();
+                apply_mask(&mut bytes, [0xa1, 0xb2, 0xc3, 0xd4], offset);
+                let naive = |(n, byte): (usize, &u8)| byte ^ [0xa1, 0xb2, 0xc3, 0xd4][(n + offset) % 4];
+                assert_eq!(bytes, plain[..length].iter().enumerate().map(naive).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_in_more_bytes_than_needed_are_refused() {
+        for header in [&[0x82, 0xfe, 0, 125, 0, 0, 0, 0][..], &[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]] {
+            let (seen, broken) = read(Role::Server, &Options::default(), header, header.len());
+            assert_eq!((seen.len(), broken.map(|violation| violation.code)), (0, Some(CloseCode::PROTOCOL)));
+        }
+    }
+
+    #[test]
+    fn each_side_masks_as_it_must() {
+        let plain = encode(OpCode::Data(Data::Text), b"a", None);
+        let masked = encode(OpCode::Data(Data::Text), b"a", MASK);
+        for (role, bytes, fine) in [
+            (Role::Server, &masked, true),
+            (Role::Server, &plain, false),
+            (Role::Client, &plain, true),
+            (Role::Client, &masked, false),
+        ] {
+            assert_eq!(read(role, &Options::default(), bytes, 99).1.is_none(), fine, "{role:?}");
+        }
+    }
+
+    #[test]
+    fn announcing_much_costs_little() {
+        let mut reader = Reader::new(Role::Server, &Options::default());
+        let frame = data(Data::Binary, true, &vec![0; 1 << 20]);
+        let (used, found) = reader.advance(&frame[..100]).unwrap();
+        assert!(used == 100 && found.is_none());
+        assert!(reader.payload.capacity() <= 2 * GROWTH, "{}", reader.payload.capacity());
+        let (_, found) = reader.advance(&frame[100..]).unwrap();
+        assert!(found.is_some());
+        assert!(reader.payload.capacity() <= 1 << 20, "no more than the message");
+    }
+
+    #[test]
+    fn between_messages_no_memory_is_owned() {
+        let mut reader = Reader::new(Role::Server, &Options::default());
+        for frame in [data(Data::Text, true, b"text"), control(Control::Ping, b"ping")] {
+            let (_, found) = reader.advance(&frame).unwrap();
+            reader.event(&frame, found.unwrap()).unwrap();
+            reader.rest();
+            assert_eq!((reader.payload.capacity(), reader.control.capacity()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn masks_differ_and_none_is_used_twice_in_a_row() {
+        let mut masks = Masks::default();
+        let drawn: std::collections::HashSet<_> = (0..1000).map(|_| masks.next()).collect();
+        assert!(drawn.len() > 990, "{}", drawn.len());
+    }
+
+    #[test]
+    fn a_reason_is_cut_between_characters() {
+        let reason = format!("{}ü", "x".repeat(122));
+        let payload = close_payload(&CloseFrame { code: CloseCode::NORMAL, reason });
+        assert_eq!(payload.len(), 2 + 122);
+        assert_eq!(close_payload(&CloseFrame { code: CloseCode::NO_STATUS, reason: "unsaid".into() }), b"");
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic_and_no_cut_changes_what_they_mean() {
+        let mut random = SplitMix64::new(7);
+        let options = Options { max_message: 200, max_frame: 150, max_fragments: 5, ..Options::default() };
+        let firsts = [0x81, 0x82, 0x80, 0x00, 0x01, 0x02, 0x89, 0x8a, 0x88, 0x83, 0xc1];
+        for _ in 0..5_000 {
+            let mut stream = Vec::new();
+            for _ in 0..random.next() % 6 {
+                let payload: Vec<u8> = (0..random.next() % 20).map(|_| b'a' + (random.next() % 3) as u8).collect();
+                let mut frame = encode(OpCode::Data(Data::Text), &payload, MASK);
+                frame[0] = firsts[random.next() as usize % firsts.len()];
+                if random.next() % 8 == 0 {
+                    let at = random.next() as usize % frame.len();
+                    frame[at] = random.next() as u8;
+                }
+                stream.extend(frame);
+            }
+            let whole = read(Role::Server, &options, &stream, stream.len().max(1));
+            let step = 1 + random.next() as usize % 30;
+            assert_eq!(read(Role::Server, &options, &stream, step), whole, "step {step} of {stream:02x?}");
+        }
     }
 }

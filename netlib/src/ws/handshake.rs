@@ -447,7 +447,10 @@ mod tests {
         let head = accept_head(b"dGhlIHNhbXBsZSBub25jZQ==", Some("chat"), &[("X-A".into(), "b\r\nc".into())]);
         assert!(head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
         assert!(head.ends_with("\r\nSec-WebSocket-Protocol: chat\r\nX-A: bc\r\n\r\n"));
-        assert_eq!(check_answer(head.as_bytes(), "dGhlIHNhbXBsZSBub25jZQ==", &["chat".into()]), Ok(Some("chat".into())));
+        assert_eq!(
+            check_answer(head.as_bytes(), "dGhlIHNhbXBsZSBub25jZQ==", &["chat".into()]),
+            Ok(Some("chat".into()))
+        );
     }
 
     #[test]
@@ -530,8 +533,20 @@ mod tests {
     #[test]
     fn addresses_that_are_none_are_refused() {
         for bad in [
-            "", "ws://", "ws:///x", "http://h", "ws://h:0", "ws://h:x", "ws://h:70000", "ws://[::1", "ws://[::1]x",
-            "ws://u@h", "ws://h/#f", "ws://h/a b", "ws://h/\r\nX: y", "ws://ü",
+            "",
+            "ws://",
+            "ws:///x",
+            "http://h",
+            "ws://h:0",
+            "ws://h:x",
+            "ws://h:70000",
+            "ws://[::1",
+            "ws://[::1]x",
+            "ws://u@h",
+            "ws://h/#f",
+            "ws://h/a b",
+            "ws://h/\r\nX: y",
+            "ws://ü",
         ] {
             assert!(bad.parse::<Url>().is_err(), "{bad:?}");
         }

@@ -278,3 +278,37 @@ impl std::fmt::Display for Closed {
         }
     }
 }
+
+/// What the fuzz targets may call: the protocol without sockets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::Options;
+    use super::frame::Role;
+    use super::frame::by_pieces::read;
+    use super::handshake::{UpgradeRequest, Url, check_answer, head_end};
+
+    /// A stream of frames means the same however it is cut, to either side.
+    pub fn frames(input: &[u8], step: usize) {
+        let options = Options { max_message: 300, max_frame: 200, max_fragments: 8, ..Options::default() };
+        for role in [Role::Server, Role::Client] {
+            let whole = read(role, &options, input, input.len().max(1));
+            assert_eq!(read(role, &options, input, step.max(1)), whole);
+        }
+    }
+
+    /// No head, of a request or of an answer, makes either side panic, and where it ends does not
+    /// depend on how it arrives.
+    pub fn head(input: &[u8], split: usize) {
+        let mut scanned = 0;
+        let early = head_end(&input[..split.min(input.len())], &mut scanned);
+        let end = early.or_else(|| head_end(input, &mut scanned));
+        assert_eq!(end, head_end(input, &mut 0));
+        let Some(end) = end else { return };
+        if let Ok(request) = UpgradeRequest::parse(&input[..end]) {
+            let _ = request.check();
+            let _ = request.protocols().count();
+            let _ = format!("ws://{}{}", request.header("Host").unwrap_or_default(), request.target()).parse::<Url>();
+        }
+        let _ = check_answer(&input[..end], "dGhlIHNhbXBsZSBub25jZQ==", &["chat".to_owned()]);
+    }
+}

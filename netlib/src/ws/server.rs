@@ -167,9 +167,8 @@ impl<S: 'static> Opening<S> for Accepting<S> {
 
     fn head(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, head: &[u8]) -> Option<Session<S>> {
         let decide = self.decide.take()?;
-        let outcome = UpgradeRequest::parse(head).and_then(|request| {
-            upgrade(&self.options, &request, |request| decide(state, cx, request))
-        });
+        let outcome = UpgradeRequest::parse(head)
+            .and_then(|request| upgrade(&self.options, &request, |request| decide(state, cx, request)));
         match outcome {
             Ok(upgrade) => Some(upgrade.session(conn)),
             Err(answer) => {

@@ -2,7 +2,7 @@
 //! the closing handshake. The same for both sides.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::frame::{Event, Reader, Role, Violation};
 use super::handshake::head_end;
@@ -27,8 +27,8 @@ pub(super) struct Session<S: 'static> {
     /// Of a ping that is to be answered later.
     pong: Option<Vec<u8>>,
     keep_alive: Option<TimerId>,
-    /// When the peer was last pinged for its silence.
-    asked: Option<Instant>,
+    /// The peer was pinged for its silence; what had been received from it by then.
+    asked: Option<u64>,
 }
 
 impl<S: 'static> Session<S> {
@@ -173,11 +173,11 @@ impl<S: 'static> Session<S> {
             // While this side does not read, silence is no fault of the peer's.
             self.asked = None;
             interval
-        } else if self.asked.is_some_and(|asked| conn.last_recv() <= asked) {
+        } else if self.asked == Some(conn.bytes_in()) {
             conn.close_with(CloseReason::Idle);
             return;
         } else if silence >= interval {
-            self.asked = Some(cx.now());
+            self.asked = Some(conn.bytes_in());
             // Refused only by a connection that is full or closed, which will show.
             let _ = self.ws.ping(b"");
             self.options.pong_timeout
