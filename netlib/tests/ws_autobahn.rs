@@ -15,6 +15,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::slice;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -371,7 +372,7 @@ fn after_a_good_one(number: String, bad: Frame, chop: usize) -> Case {
 
 fn alone(number: String, bad: Frame) -> Case {
     case(number, move |peer| {
-        peer.send(&[bad.clone()], 0);
+        peer.send(slice::from_ref(&bad), 0);
         peer.expect_failed(1002);
     })
 }
@@ -663,13 +664,13 @@ fn group_7_closing() -> Vec<Case> {
     };
     let fails = |number: String, frame: Frame, code: u16| {
         case(number, move |peer| {
-            peer.send(&[frame.clone()], 0);
+            peer.send(slice::from_ref(&frame), 0);
             peer.expect_failed(code);
         })
     };
     let answered = |number: String, frame: Frame| {
         case(number, move |peer| {
-            peer.send(&[frame.clone()], 0);
+            peer.send(slice::from_ref(&frame), 0);
             peer.expect_closed(&frame.1);
         })
     };

@@ -19,7 +19,7 @@ use support::local;
 /// Groups 12 and 13 are about an extension that we do not have.
 const SPEC_CASES: &str = r#""cases": ["*"], "exclude-cases": ["12.*", "13.*"], "exclude-agent-cases": {}"#;
 /// Most of it is the suite waiting for what must not come.
-const DEADLINE: Duration = Duration::from_secs(900);
+const DEADLINE: Duration = Duration::from_mins(15);
 
 #[derive(Default)]
 struct State {

@@ -555,7 +555,7 @@ mod tests {
                 let payload: Vec<u8> = (0..random.next() % 20).map(|_| b'a' + (random.next() % 3) as u8).collect();
                 let mut frame = encode(OpCode::Data(Data::Text), &payload, MASK);
                 frame[0] = firsts[random.next() as usize % firsts.len()];
-                if random.next() % 8 == 0 {
+                if random.next().is_multiple_of(8) {
                     let at = random.next() as usize % frame.len();
                     frame[at] = random.next() as u8;
                 }

@@ -232,6 +232,8 @@ pub(super) trait Opening<S: 'static>: 'static {
     fn on_close(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, cause: &CloseReason);
 }
 
+// A connection is an opening for a moment and a session for its life.
+#[allow(clippy::large_enum_variant)]
 enum Stage<S: 'static> {
     Opening(Box<dyn Opening<S>>),
     Session(Session<S>),

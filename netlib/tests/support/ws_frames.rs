@@ -36,11 +36,11 @@ pub fn encode(Frame(first, payload): &Frame, masked: bool) -> Vec<u8> {
     match payload.len() {
         length @ 0..=125 => bytes.push(bit | length as u8),
         length @ 126..=0xffff => {
-            bytes.push(bit | 126);
+            bytes.push(bit | 0x7e);
             bytes.extend((length as u16).to_be_bytes());
         }
         length => {
-            bytes.push(bit | 127);
+            bytes.push(bit | 0x7f);
             bytes.extend((length as u64).to_be_bytes());
         }
     }
@@ -77,7 +77,7 @@ pub fn take_frames(bytes: &mut Vec<u8>) -> Vec<Frame> {
         assert_eq!(second & 0x80, 0, "a server does not mask");
         let (size, length) = match (second, rest) {
             (126, [a, b, ..]) => (4, usize::from(u16::from_be_bytes([*a, *b]))),
-            (127, [length @ ..]) if length.len() >= 8 => {
+            (127, length) if length.len() >= 8 => {
                 (10, u64::from_be_bytes(length[..8].try_into().expect("eight")) as usize)
             }
             (126 | 127, _) => break,
