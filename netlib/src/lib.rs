@@ -131,6 +131,8 @@ pub mod token;
 mod transport;
 mod wheel;
 pub mod worker_pool;
+#[cfg(feature = "ws")]
+pub mod ws;
 
 pub use backend::BackendKind;
 pub use codec::{Decode, Frame, FrameError};
