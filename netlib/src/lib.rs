@@ -25,7 +25,7 @@
 //!
 //! # fn main() -> std::io::Result<()> {
 //! let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
-//! let address = "127.0.0.1:0".parse().expect("an address");
+//! let address: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
 //! let listener = reactor
 //!     .context()
 //!     .listen(address, ListenOptions::default(), |(), _, _| Some(Box::new(Echo)))?;
@@ -95,36 +95,55 @@ pub mod clock;
 pub mod codec;
 mod conn;
 mod conn_close;
+mod conn_flush;
 mod conn_io;
+mod conn_limits;
 mod conn_options;
 mod connector;
 mod context;
+mod embed;
+pub mod event_queue;
 mod framed;
+mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
+mod idle;
 pub mod layer;
 mod listener;
-pub mod queue;
+mod per_address;
+mod race;
+mod rate;
 mod reactor;
+mod remote_conn;
+mod resolver;
 mod slot;
 pub mod socket;
 mod source;
+mod stats;
 mod swap;
+mod sync;
 pub mod sys;
 pub mod timer;
 pub mod token;
+mod transport;
+mod wheel;
 pub mod worker_pool;
 
 pub use backend::BackendKind;
 pub use codec::{Decode, Frame, FrameError};
 pub use conn::{Conn, Handler};
-pub use conn_options::{CloseReason, ConnOptions, OutputPolicy, SendError};
-pub use connector::{Backoff, ConnectOptions, Connector};
-pub use context::{Context, PostError, Remote, Stats};
+pub use conn_options::{CloseReason, ConnOptions, Fault, OutputPolicy, SendError};
+pub use connector::{Backoff, ConnectOptions, Connector, Target};
+pub use context::{Context, Missed, Remote};
+pub use event_queue::PostError;
 pub use framed::{FrameHandler, Framed};
-pub use listener::{ListenOptions, Listener};
-pub use reactor::{Phase, Reactor, ReactorConfig};
+pub use listener::{ListenOptions, Listener, ListenerStats};
+pub use rate::Rate;
+pub use reactor::{PanicPolicy, Phase, Reactor, ReactorConfig};
+pub use remote_conn::RemoteConn;
+pub use resolver::{Resolve, SystemResolver};
 pub use source::{Ready, SourceId};
+pub use stats::{LongestCallback, PhaseTimes, Stats};
 pub use sys::{Signal, SignalFd};
 pub use timer::TimerId;
 pub use token::Token;

@@ -61,6 +61,7 @@ impl<S: 'static> Context<S> {
         }
         log::info!("the back end {} gives way to {kind}", self.backend.name());
         self.trigger = trigger;
+        self.reads_to_end = !backend.caps().reports_read_closed;
         // Dropping the old one ends its registrations.
         self.backend = backend;
         Ok(())
@@ -69,11 +70,14 @@ impl<S: 'static> Context<S> {
 
 fn add<S: 'static>(backend: &mut dyn Backend, token: Token, slot: &Slot<S>, trigger: Trigger) -> io::Result<()> {
     match slot {
-        Slot::Conn(slot) => match (slot.conn.0.stream.borrow().as_ref(), slot.registered) {
+        Slot::Conn(slot) => match (slot.conn.0.transport.borrow().stream(), slot.registered) {
             (Some(stream), Some(interest)) => backend.add(stream.as_fd(), token, interest, trigger),
             // Not registered yet.
             _ => Ok(()),
         },
+        Slot::Listener(slot) if slot.exclusive() && backend.caps().exclusive_wakeup => {
+            backend.add_exclusive(slot.as_fd(), token, slot.interest(), trigger)
+        }
         Slot::Listener(slot) => backend.add(slot.as_fd(), token, slot.interest(), trigger),
         Slot::Source(slot) => match &slot.source {
             Some(source) => backend.add(source.fd(), token, slot.interest, trigger),

@@ -6,13 +6,14 @@ use std::cell::RefCell;
 use std::fmt;
 use std::fmt::Write as _;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::parse::{self, Progress, RequestHead, RequestParser};
+use crate::socket::Address;
 use crate::{CloseReason, Conn, Context, Handler, ListenOptions, Listener, TimerId};
 
 /// The limits of a server.
@@ -51,12 +52,12 @@ pub struct Request<'a> {
     /// All of it; empty if there is none.
     pub body: &'a [u8],
     /// Who asks.
-    pub peer: SocketAddr,
+    pub peer: Address,
     headers: Vec<(&'a str, &'a [u8])>,
 }
 
 impl<'a> Request<'a> {
-    fn new(head: RequestHead<'a>, body: &'a [u8], peer: SocketAddr) -> Self {
+    fn new(head: RequestHead<'a>, body: &'a [u8], peer: Address) -> Self {
         Self { method: head.method, target: head.target, body, peer, headers: head.headers }
     }
 

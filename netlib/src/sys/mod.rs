@@ -3,10 +3,12 @@
 
 #![allow(unsafe_code)] // see above; denied everywhere else
 
+mod alloc;
 #[doc(hidden)]
 pub mod faults;
 mod signal;
 mod wake;
 
+pub use alloc::CountingAllocator;
 pub use signal::{Signal, SignalFd};
 pub use wake::WakeFd;

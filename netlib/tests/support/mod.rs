@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses a part of this module
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,7 +51,7 @@ pub fn local() -> SocketAddr {
     "127.0.0.1:0".parse().expect("an address")
 }
 
-pub fn peer(addr: SocketAddr) -> TcpStream {
+pub fn peer(addr: impl ToSocketAddrs) -> TcpStream {
     let stream = TcpStream::connect(addr).expect("connects");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
     stream.set_nodelay(true).expect("nodelay");
