@@ -16,6 +16,7 @@ use crate::backend::{Backend, BackendKind, Event, Interest, Trigger};
 use crate::clock::{CENTURY, Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
 use crate::conn_close::Linger;
+use crate::datagram::Datagrams;
 use crate::event_queue::{self, EventId, PostError, QueueStats, Stop};
 use crate::hooks::Hooks;
 use crate::race::Dialling;
@@ -104,6 +105,7 @@ pub struct Context<S: 'static> {
     pub(crate) closed: Vec<Token>,
     /// All connections read into this one buffer; taken while a callback uses it.
     pub(crate) read_buffer: Vec<u8>,
+    pub(crate) datagrams: Datagrams,
     pub(crate) dialling: Dialling,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) random: SplitMix64,
@@ -349,6 +351,7 @@ impl<S: 'static> Context<S> {
                 listed
             }
             Some(Slot::Listener(slot)) => std::mem::replace(&mut slot.ready, true),
+            Some(Slot::Datagram(slot)) => std::mem::replace(&mut slot.ready, true),
             Some(Slot::Source(_)) | None => true,
         };
         if !listed {
@@ -395,6 +398,7 @@ impl<S: 'static> Context<S> {
             || !self.local.is_empty()
             || !self.closed.is_empty()
             || !self.shared.marked.borrow().is_empty()
+            || self.datagrams.has_work()
     }
 
     pub(crate) fn source_event(&mut self, state: &mut S, event: &Event) {

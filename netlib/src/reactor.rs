@@ -11,6 +11,7 @@ use crate::backend::{BackendKind, Event, Interest};
 use crate::clock::{Clock, SplitMix64, SystemClock};
 use crate::conn::{Shared, State};
 use crate::context::{Context, Missed, Task, TimerTask};
+use crate::datagram::Datagrams;
 use crate::event_queue::{self, Overflow, QueueConfig};
 use crate::hooks::Moment;
 use crate::race::Dialling;
@@ -153,6 +154,7 @@ impl<S: 'static> Reactor<S> {
             flushing: Vec::new(),
             closed: Vec::new(),
             read_buffer: vec![0; READ_BUFFER],
+            datagrams: Datagrams::default(),
             dialling: Dialling::default(),
             clock: config.clock,
             random: config.seed.map_or_else(SplitMix64::from_entropy, SplitMix64::new),
@@ -225,8 +227,10 @@ impl<S: 'static> Reactor<S> {
         self.timers(state);
         self.cx.enter(Phase::Flush);
         self.cx.flush_marked(state);
+        self.cx.flush_datagrams(state);
         self.cx.enter(Phase::Reap);
         self.cx.reap(state);
+        self.cx.reap_datagrams(state);
         self.cx.leave();
         Ok(())
     }
@@ -313,6 +317,7 @@ impl<S: 'static> Context<S> {
             Some(Slot::Listener(slot)) if slot.ready => {}
             Some(Slot::Listener(_)) => self.accept_ready(state, event.token),
             Some(Slot::Source(_)) => self.source_event(state, event),
+            Some(Slot::Datagram(_)) => self.datagram_event(state, event),
             // Removed earlier in this very batch.
             None => {}
         }
@@ -325,6 +330,7 @@ impl<S: 'static> Context<S> {
                 slot.ready = false;
                 self.accept_ready(state, token);
             }
+            Some(Slot::Datagram(_)) => self.datagram_revisit(state, token),
             Some(Slot::Source(_)) | None => {}
         }
     }
@@ -383,6 +389,9 @@ impl<S: 'static> Drop for Reactor<S> {
             if let Slot::Conn(slot) = slot {
                 slot.conn.0.state.set(State::Dead);
                 drop(slot.conn.0.transport.take());
+            }
+            if let Slot::Datagram(slot) = slot {
+                slot.datagram.discard();
             }
         }
     }

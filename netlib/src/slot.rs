@@ -10,6 +10,7 @@ use crate::backend::Interest;
 use crate::buffer::InputTail;
 use crate::conn::{Conn, Handler};
 use crate::connector::Keeper;
+use crate::datagram::DatagramSlot;
 use crate::listener::ListenerSlot;
 use crate::rate::{Bucket, Rate};
 use crate::source::SourceSlot;
@@ -21,6 +22,7 @@ pub(crate) enum Slot<S: 'static> {
     /// In a box, as there are few: the slots are as large as their largest kind.
     Listener(Box<ListenerSlot<S>>),
     Source(SourceSlot<S>),
+    Datagram(DatagramSlot<S>),
 }
 
 /// A connection as the loop sees it. Every byte here is paid for by each idle connection.
@@ -169,6 +171,13 @@ impl<S: 'static> Slots<S> {
     pub(crate) fn source_mut(&mut self, token: Token) -> Option<&mut SourceSlot<S>> {
         match self.get_mut(token) {
             Some(Slot::Source(slot)) => Some(slot),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn datagram_mut(&mut self, token: Token) -> Option<&mut DatagramSlot<S>> {
+        match self.get_mut(token) {
+            Some(Slot::Datagram(slot)) => Some(slot),
             _ => None,
         }
     }

@@ -79,6 +79,7 @@ fn add<S: 'static>(backend: &mut dyn Backend, token: Token, slot: &Slot<S>, trig
             backend.add_exclusive(slot.as_fd(), token, slot.interest(), trigger)
         }
         Slot::Listener(slot) => backend.add(slot.as_fd(), token, slot.interest(), trigger),
+        Slot::Datagram(slot) => slot.add_to(backend, token, trigger),
         Slot::Source(slot) => match &slot.source {
             Some(source) => backend.add(source.fd(), token, slot.interest, trigger),
             // Lost in a panic that was not contained.

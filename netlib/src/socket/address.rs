@@ -61,7 +61,7 @@ impl Address {
         self.inet().map(|address| address.port())
     }
 
-    pub(super) fn from_kernel(address: SocketAddrAny) -> io::Result<Self> {
+    pub(crate) fn from_kernel(address: SocketAddrAny) -> io::Result<Self> {
         if address.address_family() != AddressFamily::UNIX {
             return Ok(Self::Inet(address.try_into()?));
         }
@@ -180,7 +180,7 @@ impl UnixAddress {
         }
     }
 
-    pub(super) fn to_kernel(&self) -> io::Result<SocketAddrUnix> {
+    pub(crate) fn to_kernel(&self) -> io::Result<SocketAddrUnix> {
         Ok(match self {
             Self::Unnamed => return Err(io::Error::new(io::ErrorKind::InvalidInput, "an unnamed Unix socket")),
             Self::Path(bytes) => SocketAddrUnix::new(&**bytes)?,
