@@ -319,7 +319,7 @@ fn echo_until(addr: SocketAddr, seed: usize, end: Instant) -> (u64, u64) {
         for (seed, client, offset) in &mut clients {
             let round = rounds as usize + *seed;
             // Mostly small; now and then more than the loop reads at once.
-            let len = if round % 97 == 0 { 150_000 } else { 1 + round * 31 % 2000 };
+            let len = if round.is_multiple_of(97) { 150_000 } else { 1 + round * 31 % 2000 };
             let bytes = stream(*seed, *offset, len);
             client.write_all(&bytes).expect("the loop reads");
             *offset += len;
