@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Interest;
-use crate::conn::{Conn, Handler, State};
+use crate::conn::{Conn, Group, Handler, State};
 use crate::conn_options::{CloseReason, ConnOptions};
 use crate::context::{Context, TimerTask};
 use crate::layer::LayerFactory;
-use crate::slot::{ConnSlot, Origin, Slot};
+use crate::slot::{ConnSlot, Slot};
 use crate::socket::Stream;
 use crate::timer::TimerId;
+use crate::token::Token;
+use crate::transport::Transport;
 
 /// How a connection is made.
 #[derive(Clone, Debug)]
@@ -39,7 +41,7 @@ impl<S: 'static> Context<S> {
     /// `on_open`, or `on_close` with [`CloseReason::ConnectFailed`] or
     /// [`CloseReason::ConnectTimeout`], also when it fails at once.
     pub fn connect(&mut self, addr: SocketAddr, options: ConnectOptions, handler: Box<dyn Handler<S>>) -> Conn {
-        self.connect_as(addr, options, handler, Origin::Dialled)
+        self.connect_as(addr, options, handler, None)
     }
 
     fn connect_as(
@@ -47,38 +49,51 @@ impl<S: 'static> Context<S> {
         addr: SocketAddr,
         options: ConnectOptions,
         handler: Box<dyn Handler<S>>,
-        origin: Origin<S>,
+        keeper: Option<Rc<Keeper<S>>>,
     ) -> Conn {
-        let shared = Rc::clone(&self.shared);
-        let (stream, failure) = match Stream::connect(addr) {
-            Ok(stream) => (Some(stream), None),
+        let opened = Stream::connect(addr).and_then(|stream| {
+            let layer = options.layer.as_ref().map(|factory| factory.layer()).transpose()?;
+            Ok(Transport::new(stream, layer))
+        });
+        let (transport, failure) = match opened {
+            Ok(transport) => (transport, None),
             Err(error) => {
                 // The reason that the handler gets has no room for the error's number.
                 log::debug!("connect to {addr}: {error}");
-                (None, Some(error.kind()))
+                (Transport::None, Some(error.kind()))
             }
         };
-        let conn_options = Rc::new(options.conn);
+        let group = Group::new(&self.shared, options.conn);
         let mut made = None;
         let token = self.slots.insert_with(|token| {
-            let conn = Conn::new(token, shared, conn_options, stream, addr, State::Connecting);
+            let conn = Conn::new(token, group, transport, addr, State::Connecting);
             made = Some(conn.clone());
-            Slot::Conn(ConnSlot::new(conn, Some(handler), origin))
+            Slot::Conn(ConnSlot::new(conn, Some(handler)))
         });
         let Some(conn) = made else { unreachable!("made above") };
         self.stats.connections += 1;
+        if let Some(slot) = self.slots.conn_mut(token)
+            && keeper.is_some()
+        {
+            slot.rare_mut().keeper = keeper;
+        }
         if let Some(kind) = failure {
             conn.end(CloseReason::ConnectFailed(kind), true);
             return conn;
         }
-        let deadline = self.timers.insert(self.due(options.timeout), TimerTask::Connect(token));
-        if let Some(slot) = self.slots.conn_mut(token) {
-            slot.deadline = Some(deadline);
-        }
+        self.set_deadline(token, options.timeout);
         if let Err(error) = self.register(token, Interest::WRITABLE) {
             conn.end(CloseReason::ConnectFailed(error.kind()), true);
         }
         conn
+    }
+
+    /// The limit of connecting and of agreeing upon a layer.
+    pub(crate) fn set_deadline(&mut self, token: Token, timeout: Duration) {
+        let deadline = self.timers.insert(self.due(timeout), TimerTask::Connect(token));
+        if let Some(slot) = self.slots.conn_mut(token) {
+            slot.rare_mut().deadline = Some(deadline);
+        }
     }
 
     /// Keeps one connection to `addr`: connects now, and again after each end with
@@ -162,7 +177,7 @@ impl<S: 'static> Keeper<S> {
         // It may have stopped the connector.
         if !self.shared.stopped.get() {
             let (addr, options) = (self.shared.addr, self.shared.options.clone());
-            let conn = cx.connect_as(addr, options, handler, Origin::Kept(Rc::clone(&self)));
+            let conn = cx.connect_as(addr, options, handler, Some(Rc::clone(&self)));
             *self.shared.conn.borrow_mut() = Some(conn);
         }
     }

@@ -17,6 +17,7 @@ use crate::conn::{Conn, Handler, Shared, flag};
 use crate::conn_close::Linger;
 use crate::queue;
 use crate::reactor::Phase;
+use crate::remote_conn::RemoteConn;
 use crate::slot::{Slot, Slots};
 use crate::source::{FdSource, Ready, Source, SourceId, SourceSlot};
 use crate::sys::{Signal, SignalFd};
@@ -43,6 +44,12 @@ pub(crate) enum TimerTask<S: 'static> {
     Conn(Token),
     Idle(Token),
     Connect(Token),
+    Lifetime(Token),
+    /// The end of a rest that a rate has imposed on reading, or on writing.
+    Rate {
+        token: Token,
+        read: bool,
+    },
     Linger(Linger),
     Accept(Token),
 }
@@ -74,9 +81,13 @@ pub struct Stats {
 
 /// The loop's services, handed to every callback: time, timers, sockets, posting,
 /// stopping.
+#[allow(clippy::struct_excessive_bools)] // independent conditions of one loop
 pub struct Context<S: 'static> {
     pub(crate) backend: Box<dyn Backend>,
     pub(crate) trigger: Trigger,
+    /// The back end does not announce the end of a stream: a short read is no sign that there
+    /// is nothing more.
+    pub(crate) reads_to_end: bool,
     pub(crate) slots: Slots<S>,
     pub(crate) shared: Rc<Shared>,
     pub(crate) timers: Timers<TimerTask<S>>,
@@ -104,7 +115,7 @@ pub struct Context<S: 'static> {
 impl<S: 'static> Context<S> {
     /// The time of this tick, read once when its wait ended.
     pub fn now(&self) -> Instant {
-        self.shared.now.get()
+        self.shared.now()
     }
 
     /// The wall clock now, as the time since 1970-01-01 UTC.
@@ -135,6 +146,16 @@ impl<S: 'static> Context<S> {
     /// Connections alive: connecting, open, or lingering.
     pub fn connections(&self) -> usize {
         self.stats.connections
+    }
+
+    /// The connection of that id, while it is open.
+    pub fn conn(&mut self, id: Token) -> Option<Conn> {
+        self.slots.conn_mut(id).map(|slot| slot.conn.clone()).filter(Conn::is_open)
+    }
+
+    /// A handle to the connection for other threads.
+    pub fn remote_conn(&self, conn: &Conn) -> RemoteConn<S> {
+        RemoteConn { remote: self.remote(), id: conn.id() }
     }
 
     /// Ends [`run`](crate::Reactor::run) after this tick.
@@ -169,7 +190,7 @@ impl<S: 'static> Context<S> {
         let due = self.due(delay);
         let timer = self.timers.insert(due, TimerTask::Conn(conn.id()));
         match self.slots.conn_mut(conn.id()) {
-            Some(slot) => slot.timers.push(timer),
+            Some(slot) => slot.rare_mut().timers.push(timer),
             // The connection is gone, and so is its timer.
             None => drop(self.timers.remove(timer)),
         }
@@ -194,9 +215,11 @@ impl<S: 'static> Context<S> {
     }
 
     pub(crate) fn forget_conn_timer(&mut self, token: Token, timer: TimerId) {
-        if let Some(slot) = self.slots.conn_mut(token) {
-            slot.timers.retain(|other| *other != timer);
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        if let Some(rare) = slot.rare_if_any() {
+            rare.timers.retain(|other| *other != timer);
         }
+        slot.tidy();
     }
 
     /// Calls `f` in the *Posted* phase: of this tick if it is still to come, else of

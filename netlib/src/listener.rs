@@ -1,7 +1,6 @@
 //! Accepting connections: within a budget per tick, within a limit of
 //! connections, and through a shortage of descriptors.
 
-use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -12,14 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Interest;
-use crate::conn::{Conn, Handler, State, flag};
+use crate::conn::{Conn, Group, Handler, State, flag};
 use crate::conn_options::ConnOptions;
 use crate::context::{Context, TimerTask};
 use crate::layer::LayerFactory;
-use crate::slot::{ConnSlot, Origin, Slot};
+use crate::slot::{ConnSlot, Slot};
 use crate::socket::{self, Stream};
 use crate::timer::TimerId;
 use crate::token::Token;
+use crate::transport::Transport;
 
 /// The callback that decides about an accepted connection: Some serves it, None
 /// closes it.
@@ -60,11 +60,11 @@ impl Default for ListenOptions {
 }
 
 /// The handle of a listener. Dropping it does not close the listener.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Listener {
     token: Token,
     local: SocketAddr,
-    live: Rc<Cell<usize>>,
+    group: Rc<Group>,
 }
 
 impl Listener {
@@ -75,7 +75,7 @@ impl Listener {
 
     /// Connections from it that are alive, those that still linger included.
     pub fn connections(&self) -> usize {
-        self.live.get()
+        self.group.live.get()
     }
 
     /// Stops listening. Connections stay.
@@ -84,13 +84,18 @@ impl Listener {
     }
 }
 
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
 pub(crate) struct ListenerSlot<S: 'static> {
     socket: TcpListener,
     /// Taken out while it runs.
     acceptor: Option<Acceptor<S>>,
     options: Rc<ListenOptions>,
-    conn_options: Rc<ConnOptions>,
-    live: Rc<Cell<usize>>,
+    group: Rc<Group>,
     /// Given up when descriptors run out, to answer one more peer by a close.
     reserve: Option<File>,
     /// Set while accepting rests for want of descriptors.
@@ -130,25 +135,24 @@ impl<S: 'static> Context<S> {
     ) -> io::Result<Listener> {
         socket.set_nonblocking(true)?;
         let local = socket.local_addr()?;
-        let live = Rc::new(Cell::new(0));
+        let group = Group::new(&self.shared, options.conn.clone());
         let slot = ListenerSlot {
             socket,
             acceptor: Some(Box::new(acceptor)),
-            conn_options: Rc::new(options.conn.clone()),
             options: Rc::new(options),
-            live: Rc::clone(&live),
+            group: Rc::clone(&group),
             reserve: File::open("/dev/null").ok(),
             resting: None,
             ready: false,
         };
-        let token = self.slots.insert_with(|_| Slot::Listener(slot));
+        let token = self.slots.insert_with(|_| Slot::Listener(Box::new(slot)));
         let trigger = self.trigger;
         let Some(slot) = self.slots.listener_mut(token) else { unreachable!("inserted above") };
         if let Err(error) = self.backend.add(slot.socket.as_fd(), token, Interest::READABLE, trigger) {
             self.slots.remove(token);
             return Err(error);
         }
-        Ok(Listener { token, local, live })
+        Ok(Listener { token, local, group })
     }
 
     fn remove_listener(&mut self, token: Token) {
@@ -184,20 +188,24 @@ impl<S: 'static> Context<S> {
 
     fn accepted(&mut self, state: &mut S, token: Token, stream: Stream, peer: SocketAddr) {
         let Some(slot) = self.slots.listener_mut(token) else { return };
-        if slot.live.get() >= slot.options.max_connections {
+        if slot.group.live.get() >= slot.options.max_connections {
             self.stats.refused += 1;
             return; // dropping the stream closes it
         }
+        let layer = match slot.options.layer.as_ref().map(|factory| factory.layer()).transpose() {
+            Ok(layer) => layer,
+            Err(error) => return log::error!("a connection from {peer} is refused: no layer for it: {error}"),
+        };
+        let handshake_timeout = layer.is_some().then_some(slot.options.handshake_timeout);
         let Some(mut acceptor) = slot.acceptor.take() else { return };
-        let live = Rc::clone(&slot.live);
-        let options = Rc::clone(&slot.conn_options);
-        let shared = Rc::clone(&self.shared);
+        let group = Rc::clone(&slot.group);
+        let initial = if layer.is_some() { State::Handshaking } else { State::Open };
+        let transport = Transport::new(stream, layer);
         let mut made = None;
         let conn_token = self.slots.insert_with(|token| {
-            let conn = Conn::new(token, shared, options, Some(stream), peer, State::Open);
+            let conn = Conn::new(token, group, transport, peer, initial);
             made = Some(conn.clone());
-            live.set(live.get() + 1);
-            Slot::Conn(ConnSlot::new(conn, None, Origin::Accepted(live)))
+            Slot::Conn(ConnSlot::new(conn, None))
         });
         let Some(conn) = made else { unreachable!("made above") };
         self.stats.accepted += 1;
@@ -207,11 +215,15 @@ impl<S: 'static> Context<S> {
         if let Some(slot) = self.slots.listener_mut(token) {
             slot.acceptor = Some(acceptor);
         }
-        if let (Some(slot), Some(handler)) = (self.slots.conn_mut(conn_token), handler) {
-            slot.handler = Some(handler);
-            self.conn_opened(state, conn_token);
-        } else {
-            conn.abort();
+        let (Some(slot), Some(handler)) = (self.slots.conn_mut(conn_token), handler) else {
+            return conn.abort();
+        };
+        slot.handler = Some(handler);
+        if let Some(timeout) = handshake_timeout {
+            self.set_deadline(conn_token, timeout);
+        }
+        if conn.is_open() {
+            self.connected(state, conn_token, &conn);
         }
     }
 
@@ -231,7 +243,7 @@ impl<S: 'static> Context<S> {
         let trigger = self.trigger;
         // If it fails the listener merely stays ready, and `resting` ignores that.
         let _ = self.backend.modify(slot.socket.as_fd(), token, Interest::NONE, trigger);
-        let rest = self.timers.insert(self.shared.now.get() + EXHAUSTED_REST, TimerTask::Accept(token));
+        let rest = self.timers.insert(self.shared.now() + EXHAUSTED_REST, TimerTask::Accept(token));
         slot.resting = Some(rest);
     }
 

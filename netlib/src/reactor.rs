@@ -6,7 +6,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
-use std::{cell::Cell, cell::RefCell};
 
 use crate::backend::{BackendKind, Event, Interest};
 use crate::clock::{Clock, SplitMix64, SystemClock};
@@ -97,10 +96,11 @@ impl<S: 'static> Reactor<S> {
         backend.add(inbox.as_fd(), WAKE, Interest::READABLE, trigger)?;
         let now = config.clock.now();
         let cx = Context {
+            reads_to_end: !backend.caps().reports_read_closed,
             backend,
             trigger,
             slots: Slots::new(),
-            shared: Rc::new(Shared { marked: RefCell::default(), now: Cell::new(now), bytes_out: Cell::new(0) }),
+            shared: Rc::new(Shared::new(now)),
             timers: Timers::new(),
             local: VecDeque::new(),
             inbox,
@@ -123,7 +123,7 @@ impl<S: 'static> Reactor<S> {
     /// The services, to listen, connect and arm timers before running. Between ticks
     /// time goes on, so this reads the clock.
     pub fn context(&mut self) -> &mut Context<S> {
-        self.cx.shared.now.set(self.cx.clock.now());
+        self.cx.shared.set_now(self.cx.clock.now());
         &mut self.cx
     }
 
@@ -152,7 +152,7 @@ impl<S: 'static> Reactor<S> {
         self.enter(Phase::Wait);
         let timeout = self.timeout(limit);
         self.cx.backend.wait(&mut self.events, timeout)?;
-        self.cx.shared.now.set(self.cx.clock.now());
+        self.cx.shared.set_now(self.cx.clock.now());
         self.cx.stats.ticks += 1;
 
         self.enter(Phase::Ready);
@@ -269,6 +269,8 @@ impl<S: 'static> Context<S> {
             }
             Some(TimerTask::Idle(token)) => self.idle_due(token),
             Some(TimerTask::Connect(token)) => self.connect_deadline(token),
+            Some(TimerTask::Lifetime(token)) => self.lifetime_over(token),
+            Some(TimerTask::Rate { token, read }) => self.rest_over(token, read),
             Some(TimerTask::Linger(linger)) => self.linger_due(linger),
             Some(TimerTask::Accept(token)) => self.accept_again(token),
             Some(TimerTask::Every(..)) | None => {}
@@ -298,7 +300,7 @@ impl<S: 'static> Drop for Reactor<S> {
         for slot in self.cx.slots.iter() {
             if let Slot::Conn(slot) = slot {
                 slot.conn.0.state.set(State::Dead);
-                drop(slot.conn.0.stream.take());
+                drop(slot.conn.0.transport.take());
             }
         }
     }

@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::fs::sendfile;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType,
@@ -89,6 +90,12 @@ impl Stream {
     pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         // Not writev: only sendmsg can be told not to raise SIGPIPE.
         Ok(retry_on_intr(|| sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))?)
+    }
+
+    /// Lets the kernel send bytes of a file, at most `count` from `offset` on; 0 is the file's
+    /// end.
+    pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
+        Ok(retry_on_intr(|| sendfile(&self.fd, file, Some(&mut { offset }), count))?)
     }
 
     /// Tells the peer that no more will come (FIN); reading goes on.

@@ -3,8 +3,10 @@
 
 #![allow(unsafe_code)] // see above; denied everywhere else
 
+mod alloc;
 mod signal;
 mod wake;
 
+pub use alloc::CountingAllocator;
 pub use signal::{Signal, SignalFd};
 pub use wake::WakeFd;

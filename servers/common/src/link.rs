@@ -190,7 +190,7 @@ impl<S: 'static> Link<S> {
 
     /// Bytes that wait for the peer to read; a server that produces for it faster than it reads looks here.
     pub fn queued(&self) -> usize {
-        self.inner.conn.borrow().as_ref().map_or(0, Conn::queued)
+        self.inner.conn.borrow().as_ref().map_or(0, |conn| conn.queued() as usize)
     }
 
     /// Queues a message.
