@@ -11,6 +11,7 @@ mod peers;
 mod results;
 mod stats;
 mod tokio_echo;
+mod uring_echo;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
 fn peer(name: &str, port: u16) -> Outcome<bool> {
     match name {
         "tokio" => tokio_echo::serve(port)?,
+        "uring" => uring_echo::serve(port)?,
         _ => return Err(format!("no such peer in this binary: {name}").into()),
     }
     Ok(true)

@@ -2,6 +2,7 @@
 //! that takes `--port PORT` and prints `ready`.
 
 use std::env;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,10 @@ pub(crate) const ECHO_SERVERS: &[Peer] = &[
     Peer { name: "netlib", program: Program::Netlib("") },
     Peer { name: "netlib-epoll-lt", program: Program::Netlib("epoll-lt") },
     Peer { name: "netlib-epoll-et", program: Program::Netlib("epoll-et") },
+    Peer { name: "netlib-uring-poll", program: Program::Netlib("uring-poll") },
     Peer { name: "tokio", program: Program::Rust("tokio") },
     Peer { name: "libuv", program: Program::C("libuv_server", &["uv"]) },
+    Peer { name: "uring", program: Program::Rust("uring") },
     Peer { name: "c-poll", program: Program::C("poll_server", &[]) },
     Peer { name: "netlib-poll", program: Program::Netlib("poll") },
 ];
@@ -117,19 +120,23 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(built: &Built, pin: Pin) -> Outcome<Self> {
+        let log = target_dir()?.join("peers").join(built.name).with_extension("log");
+        std::fs::create_dir_all(log.parent().expect("it was joined just now"))?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut child = Command::new(&built.program)
             .args(&built.args)
             .args(["--port", &port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(File::create(&log)?)
             .spawn()
             .map_err(|error| format!("{}: {error}", built.program.display()))?;
         let stdout = child.stdout.take().expect("stdout is piped");
         let server = Self { child, port };
         let first = BufReader::new(stdout).lines().next().transpose()?;
         if first.as_deref() != Some("ready") {
-            return Err(format!("{} did not say `ready`", built.name).into());
+            let said = std::fs::read_to_string(&log)?;
+            return Err(format!("{} did not say `ready` but: {}", built.name, said.trim()).into());
         }
         match pin {
             Pin::Split => kernel::pin(Some(server.pid()), 1)?,

@@ -4,9 +4,11 @@
 #![allow(unsafe_code)] // see above; denied everywhere else
 
 mod alloc;
+mod ring;
 mod signal;
 mod wake;
 
 pub use alloc::CountingAllocator;
+pub use ring::{Buffer, Completion, CompletionRing, Payload};
 pub use signal::{Signal, SignalFd};
 pub use wake::WakeFd;
