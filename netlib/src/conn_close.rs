@@ -46,7 +46,7 @@ impl<S: 'static> Context<S> {
         if let Some(keeper) = keeper {
             keeper.closed(self);
         }
-        self.call(state, token, |handler, state, cx, conn| handler.on_close(state, cx, conn, &reason));
+        self.call(state, token, conn, |handler, state, cx, conn| handler.on_close(state, cx, conn, &reason));
         let Some(slot) = self.slots.conn_mut(token) else { return };
         slot.handler = None;
         slot.tail = crate::buffer::InputTail::default();

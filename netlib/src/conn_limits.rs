@@ -10,8 +10,9 @@ use crate::token::Token;
 impl<S: 'static> Context<S> {
     pub(crate) fn conn_timer_due(&mut self, state: &mut S, token: Token, timer: crate::TimerId) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
-        if slot.conn.is_open() {
-            self.notify(state, token, |handler, state, cx, conn| handler.on_timer(state, cx, conn, timer));
+        let conn = slot.conn.clone();
+        if conn.is_open() {
+            self.notify(state, token, &conn, |handler, state, cx, conn| handler.on_timer(state, cx, conn, timer));
         }
     }
 

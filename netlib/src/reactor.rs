@@ -234,7 +234,10 @@ impl<S: 'static> Context<S> {
             return; // *Posted* looks into the queue in every tick
         }
         match self.slots.get_mut(event.token) {
-            Some(Slot::Conn(_)) => self.conn_event(state, event),
+            Some(Slot::Conn(slot)) => {
+                let conn = slot.conn.clone();
+                self.conn_event(state, event, conn);
+            }
             // It has had its turn in this tick and is listed for the next.
             Some(Slot::Listener(slot)) if slot.ready => {}
             Some(Slot::Listener(_)) => self.accept_ready(state, event.token),

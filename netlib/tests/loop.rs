@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use netlib::backend::{BackendKind, Interest};
 use netlib::clock::ManualClock;
 use netlib::socket::Stream;
-use netlib::worker_pool::WorkerPool;
+use netlib::worker_pool::{JobLost, JobOptions, WorkerPool};
 use netlib::{Phase, Reactor, ReactorConfig};
 use support::{drive, reactor};
 
@@ -33,6 +33,7 @@ on_every_backend! {
     posts_from_callbacks_belong_to_the_next_tick,
     a_source_reports_readiness_until_it_is_removed,
     a_worker_posts_its_result_back,
+    what_becomes_of_a_job_is_always_told,
     phases_run_in_order,
     an_idle_loop_waits_and_does_not_tick,
 }
@@ -216,7 +217,7 @@ fn a_worker_posts_its_result_back(kind: BackendKind) {
             &remote,
             Some(n % 2),
             move || n * n,
-            move |log: &mut Log, _, square| log.push(format!("{n}:{square}")),
+            move |log: &mut Log, _, square| log.push(format!("{n}:{}", square.expect("it ran"))),
         )
         .expect("room");
     }
@@ -226,6 +227,22 @@ fn a_worker_posts_its_result_back(kind: BackendKind) {
     assert_eq!(evens[0], "0:0");
     assert_eq!(evens[9], "18:324", "one key, one order");
     pool.shutdown();
+}
+
+fn what_becomes_of_a_job_is_always_told(kind: BackendKind) {
+    let mut reactor = reactor::<Log>(kind);
+    let mut log = Log::new();
+    let pool = WorkerPool::new("test", 1, 100).unwrap();
+    let remote = reactor.context().remote();
+    let told = |log: &mut Log, _: &mut netlib::Context<Log>, result: Result<(), JobLost>| {
+        log.push(format!("{result:?}"));
+    };
+    pool.run(&remote, None, || (), told).unwrap();
+    pool.run(&remote, None, || panic!("as asked"), told).unwrap();
+    let late = JobOptions { deadline: Some(Instant::now()), ..JobOptions::default() };
+    pool.run(&remote, late, || (), told).unwrap();
+    drive(&mut reactor, &mut log, "three answers", |log| log.len() == 3);
+    assert_eq!(log, ["Ok(())", "Err(Panicked)", "Err(Expired)"]);
 }
 
 fn phases_run_in_order(kind: BackendKind) {
@@ -370,7 +387,7 @@ fn results_of_jobs_are_not_lost_in_a_full_queue(kind: BackendKind) {
     let pool = WorkerPool::new("test", 2, 100).unwrap();
     let remote = reactor.context().remote();
     for _ in 0..20 {
-        pool.run(&remote, None, || (), |log: &mut Log, _, ()| log.push("done".into())).unwrap();
+        pool.run(&remote, None, || (), |log: &mut Log, _, _| log.push("done".into())).unwrap();
     }
     pool.shutdown();
     assert_eq!(remote.post(|_, _| ()), Err(netlib::PostError::Full));
