@@ -49,18 +49,18 @@ pub(crate) struct Args {
 }
 
 /// What netlib promises: a bound on the 95 % upper bound of the ratio of CPU per request.
-struct Gate {
-    depth: usize,
-    ours: &'static str,
-    theirs: &'static str,
-    at_most: f64,
+pub(crate) struct Gate {
+    pub(crate) depth: usize,
+    pub(crate) ours: &'static str,
+    pub(crate) theirs: &'static str,
+    pub(crate) at_most: f64,
 }
 
 const fn gate(depth: usize, ours: &'static str, theirs: &'static str, at_most: f64) -> Gate {
     Gate { depth, ours, theirs, at_most }
 }
 
-const GATES: &[Gate] = &[
+pub(crate) const GATES: &[Gate] = &[
     gate(1, "netlib", "c-epoll", 1.03),
     gate(1, "netlib-epoll-lt", "c-epoll", 1.03),
     gate(1, "netlib-epoll-et", "c-epoll", 1.03),
@@ -74,7 +74,7 @@ const GATES: &[Gate] = &[
 ];
 
 /// Ratios that are published without a promise.
-const SHOWN: &[(&str, &str)] = &[
+pub(crate) const SHOWN: &[(&str, &str)] = &[
     ("uring", "c-epoll"),
     ("tokio", "c-epoll"),
     ("libuv", "c-epoll"),
@@ -106,7 +106,8 @@ pub(crate) fn run(args: &Args) -> Outcome<bool> {
     let body = json!({ "frame": FRAME, "pin": format!("{:?}", args.pin).to_lowercase(), "reniced": eager,
                        "scenarios": scenarios });
     if args.out.is_some() || !args.quick && args.servers.is_empty() {
-        println!("\nwritten: {}", results::write("echo", args.out.as_deref(), body)?.display());
+        let name = if args.pin == Pin::Same { "echo" } else { "echo-split" };
+        println!("\nwritten: {}", results::write(name, args.out.as_deref(), body)?.display());
     }
     Ok(passed || !args.check)
 }
@@ -138,6 +139,8 @@ struct Column {
     calls_per_request: f64,
     /// Nanoseconds of server CPU per request, one value per round.
     cpu: Vec<f64>,
+    /// Nanoseconds of the generator's CPU per request: what a server leaves to the kernel of its peer shows here.
+    load: Vec<f64>,
     /// Nanoseconds of wall time per request, likewise.
     wall: Vec<f64>,
 }
@@ -153,7 +156,7 @@ fn measure(args: &Args, servers: &[Built], depth: usize) -> Outcome<Scenario> {
         load.run(100)?;
         slice.push(passes_in(&mut load, seconds / SLICES as f64)?);
         let calls_per_request = calls_per_request(&server, &mut load)?;
-        columns.push(Column { name: built.name, calls_per_request, cpu: vec![], wall: vec![] });
+        columns.push(Column { name: built.name, calls_per_request, cpu: vec![], load: vec![], wall: vec![] });
     }
     // The same number of passes for all: what is per pass then weighs the same.
     let slice = slice.iter().copied().max().unwrap_or(1);
@@ -192,26 +195,43 @@ fn one_round(
         let server = Server::start(built, pin)?;
         let mut load = Load::connect(server.port, shape)?;
         load.run(100)?;
-        running.push((server, load, 0u64, 0u128));
+        running.push(Running { server, load, cpu: 0, load_cpu: 0, wall: 0 });
     }
     let count = running.len();
     for turn in 0..SLICES as usize {
         for place in 0..count {
-            let (server, load, cpu, wall) = &mut running[(place + round + turn) % count];
-            load.run(2)?; // caches hold the other servers' work
-            let before = kernel::cpu_ns(server.pid())?;
-            let begin = Instant::now();
-            load.run(slice)?;
-            *wall += begin.elapsed().as_nanos();
-            *cpu += kernel::cpu_ns(server.pid())? - before;
+            running[(place + round + turn) % count].one_slice(slice)?;
         }
     }
-    for (column, (_, load, cpu, wall)) in columns.iter_mut().zip(&running) {
-        let requests = load.requests_in(slice * SLICES) as f64;
-        column.cpu.push(*cpu as f64 / requests);
-        column.wall.push(*wall as f64 / requests);
+    for (column, run) in columns.iter_mut().zip(&running) {
+        let requests = run.load.requests_in(slice * SLICES) as f64;
+        column.cpu.push(run.cpu as f64 / requests);
+        column.load.push(run.load_cpu as f64 / requests);
+        column.wall.push(run.wall as f64 / requests);
     }
     Ok(())
+}
+
+/// A server in a round, and what its slices add up to.
+struct Running {
+    server: Server,
+    load: Load,
+    cpu: u64,
+    load_cpu: u64,
+    wall: u128,
+}
+
+impl Running {
+    fn one_slice(&mut self, passes: u64) -> io::Result<()> {
+        self.load.run(2)?; // the caches hold the other servers' work
+        let pid = self.server.pid();
+        let (cpu, load_cpu, begin) = (kernel::cpu_ns(pid)?, kernel::own_cpu_ns(), Instant::now());
+        self.load.run(passes)?;
+        self.wall += begin.elapsed().as_nanos();
+        self.load_cpu += kernel::own_cpu_ns() - load_cpu;
+        self.cpu += kernel::cpu_ns(pid)? - cpu;
+        Ok(())
+    }
 }
 
 impl Scenario {
@@ -235,9 +255,10 @@ impl Scenario {
             let min = column.cpu.iter().copied().fold(f64::INFINITY, f64::min);
             let max = column.cpu.iter().copied().fold(0.0, f64::max);
             println!(
-                "{:<18} {:>12.1} {min:>8.1} {max:>8.1} {:>12.1} {:>12.4}",
+                "{:<18} {:>12.1} {min:>8.1} {max:>8.1} {:>12.1} {:>12.1} {:>12.4}",
                 column.name,
                 median(&column.cpu),
+                median(&column.load),
                 median(&column.wall),
                 column.calls_per_request
             );
@@ -282,7 +303,8 @@ impl Scenario {
             .iter()
             .map(|c| {
                 json!({ "server": c.name, "calls_per_request": c.calls_per_request,
-                        "cpu_ns_per_request": c.cpu, "wall_ns_per_request": c.wall })
+                        "cpu_ns_per_request": c.cpu,
+                        "load_cpu_ns_per_request": c.load, "wall_ns_per_request": c.wall })
             })
             .collect();
         json!({ "connections": self.shape.connections, "depth": self.shape.depth, "servers": columns })

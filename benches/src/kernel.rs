@@ -26,6 +26,12 @@ pub(crate) fn cpu_ns(pid: u32) -> io::Result<u64> {
     Ok(total)
 }
 
+/// Nanoseconds on a CPU of the calling thread, up to this very moment.
+pub(crate) fn own_cpu_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// The first of the three numbers of a schedstat line: time on the CPU, in nanoseconds.
 fn on_cpu(schedstat: &str) -> Option<u64> {
     let mut numbers = schedstat.split_ascii_whitespace();
@@ -43,6 +49,12 @@ pub(crate) fn pin(pid: Option<u32>, core: usize) -> io::Result<()> {
 /// Asks to run before what else the machine does; needs a privilege, and does without it.
 pub(crate) fn be_eager() -> bool {
     rustix::process::setpriority_process(None, -10).is_ok()
+}
+
+/// Takes [`be_eager`] back, for the calling thread.
+pub(crate) fn be_ordinary() {
+    // Being less eager needs no privilege.
+    let _ = rustix::process::setpriority_process(None, 0);
 }
 
 /// Puts a process into the batch class: waking up, it does not take the CPU from whoever woke it.

@@ -5,13 +5,17 @@
 //! they share (servers, load, clocks of the kernel, statistics, result files) are rooms of their own.
 
 mod echo;
+mod fairness;
 mod kernel;
 mod load;
 mod peers;
+mod report;
 mod results;
 mod stats;
+mod timers;
 mod tokio_echo;
 mod uring_echo;
+mod wake;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -31,6 +35,14 @@ struct Cli {
 enum Bench {
     /// Framed echo of 64 bytes: server CPU and system calls per request, beside C, tokio and libuv
     Echo(echo::Args),
+    /// One firehose beside 999 ping-pong clients: what it does to their p99
+    Fairness(fairness::Args),
+    /// Arm, cancel, re-arm and fire at 10^2 to 10^6 timers, beside BTreeMap and BinaryHeap
+    Timers(timers::Args),
+    /// Posts from 1 and 16 threads: latency and cost, beside std's mpsc
+    Wake(wake::Args),
+    /// Put the figures of a result file into docs/benchmarks.md
+    Report(report::Args),
     /// Run one of the servers that live in this binary (the suite starts them itself)
     #[command(hide = true)]
     Peer {
@@ -43,6 +55,10 @@ enum Bench {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Echo(args) => echo::run(&args),
+        Bench::Fairness(args) => fairness::run(&args),
+        Bench::Timers(args) => timers::run(&args),
+        Bench::Wake(args) => wake::run(&args),
+        Bench::Report(args) => report::run(&args),
         Bench::Peer { name, port } => peer(&name, port),
     };
     match outcome {

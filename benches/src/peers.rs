@@ -49,20 +49,26 @@ pub(crate) struct Built {
     pub(crate) name: &'static str,
     program: PathBuf,
     args: Vec<String>,
+    /// The back end that its log must name: one that the kernel refuses falls back in production.
+    backend: Option<&'static str>,
 }
 
 /// Builds `peer`; the error says what is missing.
 pub(crate) fn build(peer: Peer, echo_server: Option<&Path>) -> Outcome<Built> {
+    let mut named = None;
     let (program, args) = match peer.program {
         Program::Netlib(backend) => {
             let program = echo_server.map_or_else(build_echo_server, |path| Ok(path.to_owned()))?;
-            let backend = if backend.is_empty() { vec![] } else { vec!["--backend".to_owned(), backend.to_owned()] };
-            (program, [backend, vec!["--framed".to_owned()]].concat())
+            named = (!backend.is_empty()).then_some(backend);
+            let backend = named.iter().flat_map(|name| ["--backend", name]);
+            (program, backend.chain(["--framed"]).map(str::to_owned).collect())
         }
         Program::C(source, libraries) => (compile(source, libraries)?, vec![]),
         Program::Rust(name) => (env::current_exe()?, vec!["peer".to_owned(), name.to_owned()]),
     };
-    Ok(Built { name: peer.name, program, args })
+    let built = Built { name: peer.name, program, args, backend: named };
+    Server::start(&built, Pin::Same)?; // a peer that cannot start is missing, too
+    Ok(built)
 }
 
 /// Fresh from the sources: a stale binary would be measured without a word.
@@ -134,8 +140,11 @@ impl Server {
         let stdout = child.stdout.take().expect("stdout is piped");
         let server = Self { child, port };
         let first = BufReader::new(stdout).lines().next().transpose()?;
+        let said = std::fs::read_to_string(&log)?;
+        if let Some(backend) = built.backend.filter(|backend| !said.contains(*backend)) {
+            return Err(format!("{} runs something other than {backend}: {}", built.name, said.trim()).into());
+        }
         if first.as_deref() != Some("ready") {
-            let said = std::fs::read_to_string(&log)?;
             return Err(format!("{} did not say `ready` but: {}", built.name, said.trim()).into());
         }
         match pin {

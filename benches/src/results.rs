@@ -1,6 +1,8 @@
-//! Result files: what machine, which commit, and every sample, as JSON under `benches/results/`.
+//! Result files: what machine, which commit, and every sample, as JSON under `benches/results/`. A file holds the
+//! benchmarks of one machine and day by name, each with its own commit and load.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,18 +25,32 @@ pub(crate) fn machine() -> Value {
     })
 }
 
-/// Writes the result of one benchmark to `benches/results/<date>-<cpu>-<bench>.json`, or to `path`.
+/// Puts the result of one benchmark into `benches/results/<date>-<cpu>.json`, or into `path`, beside the others.
 pub(crate) fn write(bench: &str, path: Option<&Path>, body: Value) -> Outcome<PathBuf> {
-    let path = path.map_or_else(|| default_path(bench), Path::to_owned);
-    let whole = json!({ "bench": bench, "machine": machine(), "result": body });
+    let path = path.map_or_else(default_path, Path::to_owned);
+    let mut whole = match fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => json!({}),
+        Err(error) => return Err(error.into()),
+    };
+    whole[bench] = json!({ "machine": machine(), "result": body });
     fs::write(&path, format!("{whole:#}\n"))?;
     Ok(path)
 }
 
-fn default_path(bench: &str) -> PathBuf {
+/// The newest result file by name, which begins with the date.
+pub(crate) fn newest() -> Outcome<PathBuf> {
+    let files = fs::read_dir(directory())?.flatten().map(|file| file.path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "json")).max().ok_or_else(|| "no result file yet".into())
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("results")
+}
+
+fn default_path() -> PathBuf {
     let cpu: String = cpu_model().to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    let name = format!("{}-{}-{bench}.json", date(), cpu.trim_matches('-'));
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("results").join(name)
+    directory().join(format!("{}-{}.json", date(), cpu.trim_matches('-')))
 }
 
 fn cpu_model() -> String {

@@ -1,15 +1,12 @@
 //! Medians, and the paired ratio that every claim of this suite is made of.
 
-use serde::Serialize;
-
 /// A ratio measured in pairs, one per round.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Ratio {
     pub(crate) median: f64,
     /// Two-sided 95 % bounds of the geometric mean, by Student's t on the logarithms.
     pub(crate) low: f64,
     pub(crate) high: f64,
-    pub(crate) rounds: usize,
 }
 
 /// `ours[i] / theirs[i]`, where both were measured in round `i`.
@@ -23,7 +20,7 @@ pub(crate) fn paired_ratio(ours: &[f64], theirs: &[f64]) -> Ratio {
     let mean = logs.iter().sum::<f64>() / n;
     let variance = logs.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
     let half = t_quantile(logs.len() - 1) * (variance / n).sqrt();
-    Ratio { median: median(&logs).exp(), low: (mean - half).exp(), high: (mean + half).exp(), rounds: logs.len() }
+    Ratio { median: median(&logs).exp(), low: (mean - half).exp(), high: (mean + half).exp() }
 }
 
 /// The median; NaN if there is nothing.

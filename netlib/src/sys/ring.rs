@@ -258,7 +258,7 @@ impl Deref for Buffer {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").field("id", &self.id).field("len", &self.len).finish()
+        f.debug_struct("Buffer").field("id", &self.id).field("len", &self.len).finish_non_exhaustive()
     }
 }
 
