@@ -15,7 +15,7 @@ use crate::Outcome;
 pub(crate) fn machine() -> Value {
     json!({
         "cpu": cpu_model(),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "cores": cores(),
         "kernel": first_line("/proc/sys/kernel/osrelease"),
         "load_average": first_line("/proc/loadavg"),
         "rustc": said("rustc", &["--version"]),
@@ -57,6 +57,12 @@ fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|line| line.starts_with("model name"));
     model.and_then(|line| line.split(": ").nth(1)).unwrap_or("unknown").to_owned()
+}
+
+/// Of the machine: `available_parallelism` would count those this process is pinned to.
+fn cores() -> usize {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    info.lines().filter(|line| line.starts_with("processor")).count()
 }
 
 fn first_line(path: &str) -> String {
