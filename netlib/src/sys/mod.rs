@@ -8,6 +8,7 @@ mod control;
 mod datagram;
 #[doc(hidden)]
 pub mod faults;
+mod ring;
 mod signal;
 mod sockaddr;
 mod wake;
@@ -17,5 +18,6 @@ pub use control::Ecn;
 pub(crate) use control::{UDP_GRO, UDP_SEGMENT};
 pub(crate) use datagram::{Class, MOST_MESSAGES, Message, Received, knows_option, set_option};
 pub use datagram::{ReceiveBatch, SendBatch};
+pub use ring::{Buffer, Completion, CompletionRing, Payload};
 pub use signal::{Signal, SignalFd};
 pub use wake::WakeFd;
