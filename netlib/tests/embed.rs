@@ -129,7 +129,7 @@ fn the_outer_loop_misses_nothing_and_does_not_spin(kind: BackendKind) {
 /// More connections than one batch holds, more bytes than one turn reads.
 fn a_busy_service_is_served_through_the_outer_loop(kind: BackendKind) {
     const CLIENTS: usize = 300;
-    const BYTES: usize = 20_000;
+    const BYTES: usize = 16_000;
     for flags in TRIGGERS {
         let mut reactor = support::reactor::<()>(kind);
         let Some(mut outer) = Outer::around(&mut reactor, flags, "a busy embedded service") else { return };

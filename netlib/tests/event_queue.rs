@@ -128,7 +128,7 @@ fn an_earlier_deadline_shortens_the_sleep() {
 fn g11_1_a_full_queue_with_its_own_thread_rejects() {
     let (queue, events, release) = busy(bounded(2, Overflow::Reject), || 0);
     events.post(|sum| *sum += 1).unwrap();
-    let delayed = events.post_delayed(Duration::from_secs(3600), |_| unreachable!()).unwrap();
+    let delayed = events.post_delayed(Duration::from_hours(1), |_| unreachable!()).unwrap();
     assert_eq!(events.post(|_| unreachable!()), Err(PostError::Full), "a delayed event counts");
     assert!(events.cancel(delayed));
     events.post(|sum| assert_eq!(*sum, 1)).unwrap();
@@ -200,13 +200,12 @@ fn g11_1_stop_drains_or_discards() {
         let (queue, events, release) = busy(QueueConfig::default(), || ());
         for _ in 0..2 {
             let counter = Arc::clone(&counter);
-            events
-                .post(move |()| {
-                    counter.fetch_add(1, Ordering::Relaxed);
-                })
-                .unwrap();
+            let event = move |(): &mut ()| {
+                counter.fetch_add(1, Ordering::Relaxed);
+            };
+            events.post(event).unwrap();
         }
-        events.post_delayed(Duration::from_secs(3600), |()| unreachable!()).unwrap();
+        events.post_delayed(Duration::from_hours(1), |()| unreachable!()).unwrap();
         let stopping = thread::spawn(move || queue.stop(stop));
         // Stopped while the first event still runs.
         while events.post(|()| ()) != Err(PostError::Closed) {
@@ -259,7 +258,7 @@ fn named_events_are_cancelled_together_delayed_or_not() {
     let user = format!("user {}", 7);
     sender.push_named(user.clone(), None, 1).unwrap();
     sender.push(2).unwrap();
-    sender.push_named(user.clone(), Some(Duration::from_secs(3600)), 3).unwrap();
+    sender.push_named(user.clone(), Some(Duration::from_hours(1)), 3).unwrap();
     sender.push_named("another", None, 4).unwrap();
     assert_eq!(sender.cancel_named(&user), 2);
     assert_eq!(sender.cancel_named(&user), 0);
@@ -338,7 +337,7 @@ fn g11_1_a_delayed_post_runs_when_the_loops_clock_says_so(kind: BackendKind) {
     clock.advance(Duration::from_millis(1));
     turn(&mut reactor, &mut log);
     assert_eq!(log, ["five"]);
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     turn(&mut reactor, &mut log);
     assert_eq!(log, ["five", "ten"]);
     // By the system's clock the loop wakes by itself.

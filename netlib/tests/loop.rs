@@ -596,9 +596,9 @@ fn statistics_name_the_longest_callback_and_the_time_of_each_phase(kind: Backend
     cx.post(takes(30));
     cx.post(takes(10));
     cx.after(Duration::ZERO, takes(50));
-    cx.after(Duration::from_secs(3600), note("later"));
+    cx.after(Duration::from_hours(1), note("later"));
     turn(&mut reactor, &mut log);
-    clock.advance(Duration::from_secs(60)); // outside the loop: no phase's time
+    clock.advance(Duration::from_mins(1)); // outside the loop: no phase's time
     turn(&mut reactor, &mut log);
     let stats = reactor.context().stats();
     assert_eq!((stats.ticks, stats.callbacks, stats.timers, stats.panics), (2, 3, 1, 0));

@@ -272,4 +272,16 @@ mod tests {
         assert_eq!(items, ['a']);
         assert_eq!(receiver.next_due(), Some(now + Duration::from_secs(7)));
     }
+
+    #[test]
+    fn only_an_earlier_deadline_wakes_a_consumer_that_sleeps_until_a_later_one() {
+        let (sender, mut receiver) = channel(QueueConfig::default());
+        sender.push_delayed(Duration::from_hours(2), 'a').unwrap();
+        assert_eq!(receiver.pop_within(Duration::ZERO), None);
+        assert!(!receiver.core.is_raised(), "it has been looked at");
+        sender.push_delayed(Duration::from_hours(3), 'b').unwrap();
+        assert!(!receiver.core.is_raised(), "the sleep is short enough");
+        sender.push_delayed(Duration::from_hours(1), 'c').unwrap();
+        assert!(receiver.core.is_raised(), "it would sleep too long");
+    }
 }
