@@ -435,6 +435,11 @@ fn overfill(kind: BackendKind, policy: QueuePolicy) -> (Vec<usize>, Vec<usize>) 
         .collect();
     assert_eq!(socket.queued(), 20, "bounded");
     assert_eq!(socket.queued_bytes(), 160);
+    let calls = socket.counters().sent.calls;
+    for _ in 0..5 {
+        reactor.run_once(&mut seen, Some(std::time::Duration::from_millis(2))).expect("a tick");
+    }
+    assert_eq!(socket.counters().sent.calls, calls, "a socket that is full is left alone until it is writable");
     let mut arrived = Vec::new();
     drive(&mut reactor, &mut seen, "the queue is empty", |_| {
         let mut buffer = [0; 100];
@@ -806,7 +811,8 @@ fn descriptors_sent_along_are_not_taken(kind: BackendKind) {
     }
     drop(writer);
     drive(&mut reactor, &mut seen, "the payload", |seen| seen.payloads == [b"take this"]);
-    // Were the write end open anywhere, this would wait for ever.
+    // Were the write end still open, the pipe would have no end and the read would block.
+    rustix::io::ioctl_fionbio(&reader, true).expect("nonblocking");
     let mut rest = Vec::new();
     io::Read::read_to_end(&mut { reader }, &mut rest).expect("the end");
     assert!(rest.is_empty());
