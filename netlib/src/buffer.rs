@@ -73,6 +73,13 @@ struct FilePart {
 }
 
 /// What one attempt to write came to.
+///
+/// ```
+/// use netlib::buffer::Progress;
+///
+/// let progress = Progress { written: 3, blocked: true };
+/// assert!(progress.blocked, "the rest waits until the stream is writable");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes that the kernel took.

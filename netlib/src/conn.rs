@@ -27,6 +27,24 @@ use crate::transport::Transport;
 /// All of them run on the reactor's thread, in arrival order, never nested. After
 /// [`Conn::close`] or [`Conn::abort`] only [`on_close`](Handler::on_close) still
 /// comes. A panic ends this connection with [`CloseReason::HandlerPanic`].
+///
+/// ```
+/// use netlib::{CloseReason, Conn, Context, Handler};
+///
+/// /// Counts for all connections what each of them received.
+/// struct Meter;
+///
+/// impl Handler<u64> for Meter {
+///     fn on_data(&mut self, total: &mut u64, _: &mut Context<u64>, _: &Conn, input: &[u8]) -> usize {
+///         *total += input.len() as u64;
+///         input.len()
+///     }
+///
+///     fn on_close(&mut self, _: &mut u64, _: &mut Context<u64>, conn: &Conn, reason: &CloseReason) {
+///         println!("{} sent {} bytes: {reason}", conn.peer_addr(), conn.bytes_in());
+///     }
+/// }
+/// ```
 #[allow(unused_variables)]
 pub trait Handler<S: 'static>: 'static {
     /// The connection is up: accepted, or the connect succeeded.

@@ -100,6 +100,7 @@ impl<S: 'static> Context<S> {
         for timer in slot.take_timers() {
             self.timers.remove(timer);
         }
+        self.disarm_idle(token);
     }
 
     fn free(&mut self, token: Token) {

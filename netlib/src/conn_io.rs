@@ -34,14 +34,16 @@ impl<S: 'static> Context<S> {
         f: impl FnOnce(&mut dyn Handler<S>, &mut S, &mut Context<S>, &Conn) -> R,
     ) -> Option<R> {
         let mut handler = self.slots.conn_mut(token)?.handler.take()?;
+        let begun = self.begin_callback();
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *handler, state, self, conn)));
+        self.end_callback(begun, "a handler", Some(token));
         if let Some(slot) = self.slots.conn_mut(token) {
             // Unless it was replaced while it ran.
             slot.handler.get_or_insert(handler);
         }
         if outcome.is_err() {
-            self.stats.panics += 1;
             log::error!("connection {token} to {}: its handler panicked", conn.peer_addr());
+            self.after_panic();
             conn.end(CloseReason::HandlerPanic, true);
         }
         outcome.ok()

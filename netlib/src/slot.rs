@@ -34,7 +34,6 @@ pub(crate) struct ConnSlot<S: 'static> {
     pub(crate) tail: InputTail,
     /// What the back end watches for; None: not registered.
     pub(crate) registered: Option<Interest>,
-    pub(crate) idle_timer: Option<TimerId>,
     /// What only some connections have, and those only at times.
     rare: Option<Box<Rare<S>>>,
 }
@@ -65,7 +64,7 @@ impl Limit {
 
 impl<S: 'static> ConnSlot<S> {
     pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>) -> Self {
-        Self { conn, handler, tail: InputTail::default(), registered: None, idle_timer: None, rare: None }
+        Self { conn, handler, tail: InputTail::default(), registered: None, rare: None }
     }
 
     pub(crate) fn rare(&self) -> Option<&Rare<S>> {
@@ -109,7 +108,6 @@ impl<S: 'static> ConnSlot<S> {
     /// Takes all timers, to be disarmed.
     pub(crate) fn take_timers(&mut self) -> Vec<TimerId> {
         let mut timers = Vec::new();
-        timers.extend(self.idle_timer.take());
         if let Some(rare) = &mut self.rare {
             timers.append(&mut rare.timers);
             timers.extend(rare.deadline.take());

@@ -45,6 +45,12 @@ impl From<Option<u64>> for JobOptions {
 }
 
 /// Why a job has no result.
+///
+/// ```
+/// use netlib::worker_pool::JobLost;
+///
+/// assert_eq!(JobLost::Expired.to_string(), "the job's deadline passed while it waited");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum JobLost {
     /// Its deadline passed while it waited.
@@ -89,6 +95,14 @@ pub struct WorkerPool {
 }
 
 /// The pool has as many waiting jobs as it may; the job was dropped.
+///
+/// ```
+/// use netlib::worker_pool::{PoolFull, WorkerPool};
+///
+/// let pool = WorkerPool::new("tiny", 1, 0)?; // no job may wait
+/// assert_eq!(pool.submit(None, || ()), Err(PoolFull));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolFull;
 
@@ -457,7 +471,7 @@ mod tests {
         }
         drop(sender);
         // The running job ends once the waiting ones are cancelled, which closes their channel.
-        let canceller = std::thread::spawn(move || {
+        let canceller = thread::spawn(move || {
             assert_eq!(results.iter().count(), 0);
             drop(busy);
         });

@@ -43,7 +43,7 @@ impl Handler<World> for Recorder {
 fn serve(kind: BackendKind, options: ListenOptions) -> (Reactor<World>, World, SocketAddr) {
     let mut reactor = reactor(kind);
     let listener = reactor.context().listen(local(), options, |_, _, _| Some(Box::new(Recorder))).unwrap();
-    (reactor, World::default(), listener.local_addr())
+    (reactor, World::default(), listener.local_addr().inet().expect("TCP"))
 }
 
 /// Moves and makes sure of it.
@@ -259,7 +259,7 @@ fn five_hundred_connections_echo_while_the_back_end_changes_every_fifty_millisec
     let conn = ConnOptions { high_water: 32 << 10, low_water: 8 << 10, policy, ..ConnOptions::default() };
     let options = ListenOptions { accept_budget: 16, conn, ..ListenOptions::default() };
     let listener = reactor.context().listen(local(), options, |_, _, _| Some(Box::new(Echo))).unwrap();
-    let addr = listener.local_addr();
+    let addr = listener.local_addr().inet().expect("TCP");
     let runs = Rc::new(std::cell::RefCell::new([0_usize; BackendKind::ALL.len()]));
     let counts = Rc::clone(&runs);
     reactor.context().every(SWAP_EVERY, move |world, cx| {

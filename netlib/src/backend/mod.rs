@@ -80,9 +80,9 @@
 //! is. `None` waits without limit, zero only looks. Any other timeout is rounded *up* to the
 //! mechanism's grain ([`Caps::timeout_grain`]): a wait that found nothing never ends early, or a
 //! timer would spin through its last fraction of a millisecond. Two exceptions return an empty
-//! batch before the time is over: a signal handler that ran (EINTR; the caller computes the
-//! timeout anew from its clock, which the back end does not have), and a timeout above the
-//! mechanism's largest (24 days for epoll).
+//! batch before the time is over: an interruption (EINTR: a signal handler that ran, or the kernel
+//! itself in a thread that has just closed an io_uring; the caller computes the timeout anew from
+//! its clock), and a timeout above the mechanism's largest (24 days for epoll).
 //!
 //! # Embedding
 //!

@@ -380,3 +380,68 @@ impl fmt::Debug for UringBackend {
         f.debug_struct("UringBackend").field("ring", &self.ring.as_raw_fd()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// The kernel reports it unasked, and a poll that it ends would be armed in a busy loop.
+    #[test]
+    fn a_half_close_does_not_spin_a_wait_for_room_to_write() {
+        for trigger in [Trigger::Level, Trigger::Edge, Trigger::OneShot] {
+            let Some(mut backend) = open() else { return };
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            while ours.write(&[0; 4096]).is_ok() {}
+            theirs.shutdown(std::net::Shutdown::Write).unwrap();
+            backend.add(ours.as_fd(), Token::new(1, 1), Interest::WRITABLE, trigger).unwrap();
+            let before = backend.sequence;
+            let mut events = Vec::new();
+            backend.wait(&mut events, Some(Duration::from_millis(20))).unwrap();
+            assert_eq!((events.len(), backend.sequence - before), (0, 0));
+        }
+    }
+
+    /// A count that never went back to zero would make waits wait for what does not come.
+    #[test]
+    fn every_cancelled_request_is_heard_of_again() {
+        let Some(mut backend) = open() else { return };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut events = Vec::new();
+        for round in 0..32_u32 {
+            let token = Token::new(1, round);
+            backend.add(ours.as_fd(), token, Interest::READABLE, Trigger::Edge).unwrap();
+            if round & 1 != 0 {
+                backend.wait(&mut events, Some(Duration::ZERO)).unwrap();
+            }
+            if round & 2 != 0 {
+                theirs.write_all(b"x").unwrap(); // an event is on its way
+            }
+            if round & 4 != 0 {
+                backend.flush().unwrap();
+            }
+            if round & 8 != 0 {
+                backend.modify(ours.as_fd(), token, Interest::BOTH, Trigger::Edge).unwrap();
+            }
+            if round & 16 != 0 {
+                backend.wait(&mut events, Some(Duration::ZERO)).unwrap();
+            }
+            backend.remove(ours.as_fd()).unwrap();
+            backend.wait(&mut events, Some(Duration::ZERO)).unwrap();
+            assert_eq!((events.len(), backend.zombies), (0, 0), "round {round}");
+        }
+    }
+
+    fn open() -> Option<UringBackend> {
+        match UringBackend::new() {
+            Ok(backend) => Some(backend),
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "SKIPPED uring tests: {error}");
+                None
+            }
+        }
+    }
+}
