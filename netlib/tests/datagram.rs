@@ -724,6 +724,8 @@ fn closing_inside_the_handler_is_the_end(kind: BackendKind) {
     assert_eq!((sent.packets, sent.dropped), (1, 0));
     server.close();
     UdpSocket::bind(address).expect("the descriptor is closed, though a handle lives");
+    let next = serve(&mut reactor, bound(local(), &roomy()), DatagramOptions::default(), Act::Note);
+    assert_eq!(next.id().slot(), server.id().slot(), "its slot is free");
 }
 
 fn closing_sends_what_is_queued_beyond_the_budget(kind: BackendKind) {
