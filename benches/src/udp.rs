@@ -26,6 +26,8 @@ const SIZE: usize = 1200;
 const RATE: usize = 100_000;
 /// Packets on their way in the windowed load.
 const WINDOW: usize = 512;
+/// A server that does not answer for so long has lost packets, which the windowed load cannot go on without.
+const SILENCE: Duration = Duration::from_secs(3);
 /// Packets that a peer sends in a row when there are several.
 const TURN: usize = 1;
 
@@ -94,7 +96,7 @@ impl Figures {
             "| {load} | {peers} | {} | {:.0} | {:.2} % | {:.3} | {:.2} | {:.0} % |",
             variant.name,
             self.rate(),
-            100.0 * (self.sent - self.back) as f64 / self.sent.max(1) as f64,
+            100.0 * self.sent.saturating_sub(self.back) as f64 / self.sent.max(1) as f64,
             self.calls as f64 / packets,
             self.cpu.as_secs_f64() * 1e6 / packets,
             100.0 * self.cpu.as_secs_f64() / self.elapsed.as_secs_f64(),
@@ -149,7 +151,7 @@ impl Peers {
         while start.elapsed() < time {
             let due = match load {
                 Load::Paced => (start.elapsed().as_micros() as u64 * RATE as u64 / 1_000_000).saturating_sub(sent),
-                Load::Windowed => (WINDOW as u64).saturating_sub(sent - back),
+                Load::Windowed => (WINDOW as u64).saturating_sub(sent.saturating_sub(back)),
             };
             // Bursts of a millisecond, and half windows, as a sender with timers makes them.
             let burst = match load {
@@ -164,16 +166,21 @@ impl Peers {
             back += came;
             if came > 0 {
                 last_heard = Instant::now();
-            } else if matches!(load, Load::Windowed) && last_heard.elapsed() > Duration::from_millis(200) {
+            } else if matches!(load, Load::Windowed) && last_heard.elapsed() > SILENCE {
                 return Err(
-                    format!("nothing comes back of {} packets on their way to {}", sent - back, self.server).into()
+                    format!("nothing comes back of {} packets on their way to {}", sent.saturating_sub(back), self.server).into()
                 );
             }
         }
         let elapsed = start.elapsed();
-        let waiting = Instant::now();
-        while back < sent && waiting.elapsed() < Duration::from_millis(300) {
-            back += self.collect()?;
+        // What comes later than that is lost; it must not be taken for the next run's.
+        let mut last_heard = Instant::now();
+        while back < sent && last_heard.elapsed() < Duration::from_millis(300) {
+            let came = self.collect()?;
+            back += came;
+            if came > 0 {
+                last_heard = Instant::now();
+            }
         }
         Ok((sent, back, elapsed))
     }
