@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use netlib::clock::ManualClock;
 use netlib::http::{
-    self, Call, ClientError, ClientRequest, ClientResponse, Exchange, Flow, Pool, PoolOptions, RequestHandler, Response,
-    ResponseHandler, ServerOptions,
+    self, Call, ClientError, ClientRequest, ClientResponse, Exchange, Flow, Pool, PoolOptions, RequestHandler,
+    Response, ResponseHandler, ServerOptions,
 };
 use netlib::{BackendKind, CloseReason, Context, Reactor, ReactorConfig, socket};
 use support::{drive, local};
@@ -181,7 +181,8 @@ fn head_and_expect(kind: BackendKind) {
     assert_eq!(echoed.body, "x");
     let refused = world.ask(ClientRequest::new("POST", "a", "/refuse").body("x").expect_continue()).unwrap();
     assert_eq!(refused.status, 403);
-    let large = world.ask(ClientRequest::new("POST", "a", "/echo").body(vec![b'x'; 5 << 20]).max_body(5 << 20)).unwrap();
+    let large =
+        world.ask(ClientRequest::new("POST", "a", "/echo").body(vec![b'x'; 5 << 20]).max_body(5 << 20)).unwrap();
     assert_eq!(large.body.len(), 5 << 20, "larger than the output limit");
 }
 
@@ -201,7 +202,10 @@ fn what_is_wrong_is_named(kind: BackendKind) {
     let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 99\r\nA: {}\r\n\r\n", "x".repeat(70_000)).into_bytes();
     let interim = b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(20);
     for (answer, error) in [
-        (&b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"[..], ClientError::Malformed),
+        (
+            &b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"[..],
+            ClientError::Malformed,
+        ),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", ClientError::Malformed),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n", ClientError::Malformed),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffff\r\n", ClientError::Malformed),
@@ -210,7 +214,12 @@ fn what_is_wrong_is_named(kind: BackendKind) {
     ] {
         let (addr, server) = scripted(vec![(b"\r\n\r\n", answer)]);
         world.addr = addr;
-        assert_eq!(world.ask(ClientRequest::get("a", "/")), Err(error), "{:?}", String::from_utf8_lossy(&answer[..40.min(answer.len())]));
+        assert_eq!(
+            world.ask(ClientRequest::get("a", "/")),
+            Err(error),
+            "{:?}",
+            String::from_utf8_lossy(&answer[..40.min(answer.len())])
+        );
         server.join().unwrap();
     }
     for request in [
@@ -328,9 +337,10 @@ fn waiting_for_a_connection_counts_for_the_time_limit(kind: BackendKind) {
 fn a_cancelled_request_is_done_once(kind: BackendKind) {
     let mut world = World::new(kind);
     let addr = world.addr;
-    let call = http::request(world.reactor.context(), addr, ClientRequest::get("a", "/"), |state: &mut State, _, result| {
-        state.results.push(result);
-    });
+    let call =
+        http::request(world.reactor.context(), addr, ClientRequest::get("a", "/"), |state: &mut State, _, result| {
+            state.results.push(result);
+        });
     call.cancel();
     assert_eq!(world.result(), Err(ClientError::Connection(CloseReason::Aborted)));
     call.cancel();

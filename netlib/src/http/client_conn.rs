@@ -255,9 +255,7 @@ impl<S: 'static> Active<S> {
             return Err(ClientError::TooLarge);
         }
         let says = |element| {
-            headers().any(|(name, value)| {
-                name.eq_ignore_ascii_case("connection") && parse::has_element(value, element)
-            })
+            headers().any(|(name, value)| name.eq_ignore_ascii_case("connection") && parse::has_element(value, element))
         };
         let persistent = if head.minor_version == 0 { says("keep-alive") } else { !says("close") };
         self.keep_alive = persistent && !refused && head.status != 101 && !matches!(body, BodyDecoder::UntilClose);

@@ -95,7 +95,8 @@ fn talk(pieces: &[&[u8]]) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
     let mut reactor: Reactor<()> = Reactor::new(ReactorConfig::default()).expect("a reactor");
-    let options = ServerOptions { max_head: 512, max_request_line: 256, max_body: 512, date: false, ..Default::default() };
+    let options =
+        ServerOptions { max_head: 512, max_request_line: 256, max_body: 512, date: false, ..Default::default() };
     serve(reactor.context(), listener, options, |(), _, request| {
         Response::new(200).body(format!("{} {} {:?}\n", request.method, request.target, request.body))
     })

@@ -267,8 +267,7 @@ impl Response {
     pub(super) fn head_lines(&self) -> String {
         let length: usize = self.headers.iter().map(|line| line.len() + 2).sum();
         let mut head = String::with_capacity(length + 160);
-        write!(head, "HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status))
-            .expect("a String takes everything");
+        write!(head, "HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status)).expect("a String takes everything");
         for line in &self.headers {
             head.push_str(line);
             head.push_str("\r\n");

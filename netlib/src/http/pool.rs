@@ -238,6 +238,9 @@ impl<S: 'static> Clone for Pool<S> {
 
 impl<S: 'static> fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("addr", &self.0.0.addr).field("connections", &self.connections()).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("addr", &self.0.0.addr)
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
     }
 }

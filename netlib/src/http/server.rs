@@ -233,13 +233,8 @@ pub fn serve<S: 'static>(
         let service = Rc::clone(&service);
         Some(buffered(move |state, cx, exchange, body| {
             let head = exchange.head();
-            let request = Request {
-                method: head.method(),
-                target: head.target(),
-                body,
-                peer: exchange.conn().peer_addr(),
-                head,
-            };
+            let request =
+                Request { method: head.method(), target: head.target(), body, peer: exchange.conn().peer_addr(), head };
             let response = (service.borrow_mut())(state, cx, &request);
             exchange.send(cx, response);
         }))
