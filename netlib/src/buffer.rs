@@ -73,6 +73,13 @@ struct FilePart {
 }
 
 /// What one attempt to write came to.
+///
+/// ```
+/// use netlib::buffer::Progress;
+///
+/// let progress = Progress { written: 3, blocked: true };
+/// assert!(progress.blocked, "the rest waits until the stream is writable");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes that the kernel took.
@@ -137,12 +144,16 @@ impl OutputBuffer {
 
     /// Drops everything, and keeps a little memory for the next time.
     pub fn clear(&mut self) {
-        self.pieces.clear();
+        if !self.pieces.is_empty() {
+            self.pieces.clear();
+        }
         self.copied.clear();
         if self.copied.capacity() > KEPT_CAPACITY {
             self.copied = Vec::new();
         }
-        self.pieces.shrink_to(MAX_PIECES);
+        if self.pieces.capacity() > MAX_PIECES {
+            self.pieces = VecDeque::new();
+        }
         self.copied_start = 0;
         self.len = 0;
         self.in_memory = 0;
@@ -233,6 +244,9 @@ impl OutputBuffer {
     /// Forgets the first `count` bytes: they were written, or encoded.
     pub fn advance(&mut self, count: usize) {
         if count as u64 >= self.len {
+            if let [Piece::Copied(_)] = self.pieces.as_slices().0 {
+                self.pieces.pop_front(); // cheaper than clearing the deque, and all there is mostly
+            }
             return self.clear();
         }
         self.len -= count as u64;

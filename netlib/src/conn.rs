@@ -4,9 +4,8 @@
 //! A handle only queues and marks. The work is done by the reactor in *Flush* and
 //! *Reap* (`conn_io.rs`, `conn_close.rs`), so no call here can run another callback.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -16,6 +15,8 @@ use bytes::Bytes;
 use crate::buffer::OutputBuffer;
 use crate::conn_options::{CloseReason, ConnOptions, OutputPolicy, SendError};
 use crate::context::Context;
+use crate::per_address::PerAddress;
+use crate::socket::Address;
 use crate::timer::TimerId;
 use crate::token::Token;
 use crate::transport::Transport;
@@ -26,6 +27,24 @@ use crate::transport::Transport;
 /// All of them run on the reactor's thread, in arrival order, never nested. After
 /// [`Conn::close`] or [`Conn::abort`] only [`on_close`](Handler::on_close) still
 /// comes. A panic ends this connection with [`CloseReason::HandlerPanic`].
+///
+/// ```
+/// use netlib::{CloseReason, Conn, Context, Handler};
+///
+/// /// Counts for all connections what each of them received.
+/// struct Meter;
+///
+/// impl Handler<u64> for Meter {
+///     fn on_data(&mut self, total: &mut u64, _: &mut Context<u64>, _: &Conn, input: &[u8]) -> usize {
+///         *total += input.len() as u64;
+///         input.len()
+///     }
+///
+///     fn on_close(&mut self, _: &mut u64, _: &mut Context<u64>, conn: &Conn, reason: &CloseReason) {
+///         println!("{} sent {} bytes: {reason}", conn.peer_addr(), conn.bytes_in());
+///     }
+/// }
+/// ```
 #[allow(unused_variables)]
 pub trait Handler<S: 'static>: 'static {
     /// The connection is up: accepted, or the connect succeeded.
@@ -110,6 +129,8 @@ pub(crate) mod flag {
     pub(crate) const PAUSED_BY_RATE: u32 = 1 << 14;
     /// Writing rests until the rate allows more.
     pub(crate) const WRITE_RESTS: u32 = 1 << 15;
+    /// There is a layer over the socket.
+    pub(crate) const LAYERED: u32 = 1 << 16;
 
     /// Any of these, and nothing is read.
     pub(crate) const NO_READING: u32 = PAUSED | PAUSED_BY_OUTPUT | PAUSED_BY_RATE;
@@ -175,13 +196,27 @@ impl Shared {
 pub(crate) struct Group {
     pub(crate) shared: Rc<Shared>,
     pub(crate) options: ConnOptions,
+    /// Bytes that may wait before a send is refused.
+    most_queued: usize,
     /// How many there are.
     pub(crate) live: Cell<usize>,
+    /// And of which addresses, if a listener limits that.
+    pub(crate) per_address: PerAddress,
 }
 
 impl Group {
     pub(crate) fn new(shared: &Rc<Shared>, options: ConnOptions) -> Rc<Self> {
-        Rc::new(Self { shared: Rc::clone(shared), options, live: Cell::new(0) })
+        let most_queued = match options.policy {
+            OutputPolicy::Notify | OutputPolicy::Pause => options.output_limit,
+            OutputPolicy::Drop | OutputPolicy::Close => options.high_water.min(options.output_limit),
+        };
+        Rc::new(Self {
+            shared: Rc::clone(shared),
+            options,
+            most_queued,
+            live: Cell::new(0),
+            per_address: PerAddress::default(),
+        })
     }
 }
 
@@ -195,7 +230,8 @@ pub(crate) struct Inner {
     pub(crate) reason: Cell<Option<Box<CloseReason>>>,
     pub(crate) state: Cell<State>,
     pub(crate) flags: Cell<u32>,
-    pub(crate) peer: SocketAddr,
+    /// Not known until a connect by name has found the address that answers.
+    pub(crate) peer: OnceCell<Address>,
     /// In nanoseconds; 0 is none.
     idle_timeout: Cell<u64>,
     /// In nanoseconds since the loop's epoch, as is the next.
@@ -228,9 +264,16 @@ pub(crate) struct Inner {
 pub struct Conn(pub(crate) Rc<Inner>);
 
 impl Conn {
-    pub(crate) fn new(token: Token, group: Rc<Group>, transport: Transport, peer: SocketAddr, state: State) -> Self {
+    pub(crate) fn new(
+        token: Token,
+        group: Rc<Group>,
+        transport: Transport,
+        peer: Option<Address>,
+        state: State,
+    ) -> Self {
         let now = group.shared.nanos.get();
         let idle_timeout = Cell::new(in_nanos(group.options.idle_timeout));
+        let flags = Cell::new(if transport.is_layered() { flag::LAYERED } else { 0 });
         group.live.set(group.live.get() + 1);
         Self(Rc::new(Inner {
             token,
@@ -239,8 +282,8 @@ impl Conn {
             output: RefCell::new(None),
             reason: Cell::new(None),
             state: Cell::new(state),
-            flags: Cell::new(0),
-            peer,
+            flags,
+            peer: peer.map_or_else(OnceCell::new, OnceCell::from),
             idle_timeout,
             last_recv: Cell::new(now),
             last_send: Cell::new(now),
@@ -293,18 +336,22 @@ impl Conn {
     /// `len` is what `push` adds to memory.
     fn queue(&self, len: usize, push: impl FnOnce(&mut OutputBuffer)) -> Result<(), SendError> {
         let inner = &self.0;
+        let group = &*inner.group;
         if !self.is_open() || self.has(flag::FINISHED) {
             return Err(SendError::Closed);
         }
         let queued = self.in_memory();
-        if queued > 0 && queued + len > self.most_queued() {
+        if queued > 0 && queued + len > group.most_queued {
             self.make_room(len)?;
         }
-        let shared = &inner.group.shared;
-        push(inner.output.borrow_mut().get_or_insert_with(|| shared.take_buffer()));
-        inner.last_send.set(shared.nanos.get());
-        let options = &inner.group.options;
-        if options.policy == OutputPolicy::Pause && self.in_memory() >= options.high_water {
+        let in_memory = {
+            let mut output = inner.output.borrow_mut();
+            let output = output.get_or_insert_with(|| group.shared.take_buffer());
+            push(output);
+            output.in_memory()
+        };
+        inner.last_send.set(group.shared.nanos.get());
+        if group.options.policy == OutputPolicy::Pause && in_memory >= group.options.high_water {
             // Now, not in *Flush*: what is left of this tick's input would go on.
             self.set(flag::PAUSED_BY_OUTPUT);
         }
@@ -318,23 +365,14 @@ impl Conn {
     fn make_room(&self, len: usize) -> Result<(), SendError> {
         self.write_now(u64::MAX);
         let queued = self.in_memory();
-        if queued == 0 || queued + len <= self.most_queued() {
+        if queued == 0 || queued + len <= self.0.group.most_queued {
             return Ok(());
         }
-        if self.0.group.options.policy == OutputPolicy::Drop {
+        if self.options().policy == OutputPolicy::Drop {
             return Err(SendError::Full);
         }
         self.end(CloseReason::OutputLimit, true);
         Err(SendError::Closed)
-    }
-
-    /// Bytes that may wait before a send is refused.
-    fn most_queued(&self) -> usize {
-        let options = &self.0.group.options;
-        match options.policy {
-            OutputPolicy::Notify | OutputPolicy::Pause => options.output_limit,
-            OutputPolicy::Drop | OutputPolicy::Close => options.high_water.min(options.output_limit),
-        }
     }
 
     /// Writes what is queued, about `budget` bytes of it, until the socket takes no
@@ -345,32 +383,39 @@ impl Conn {
             return 0;
         }
         let mut total = 0;
-        while !self.has(flag::BLOCKED) && total < budget && self.has_output() {
-            let outcome = {
-                let mut output = inner.output.borrow_mut();
-                let mut nothing = OutputBuffer::new();
-                inner.transport.borrow_mut().write(output.as_deref_mut().unwrap_or(&mut nothing))
-            };
-            match outcome {
-                Ok(progress) => {
-                    total += progress.written as u64;
-                    if progress.blocked {
-                        self.set(flag::BLOCKED);
+        let mut failure = None;
+        {
+            let mut output = inner.output.borrow_mut();
+            let mut transport = inner.transport.borrow_mut();
+            while total < budget && !self.has(flag::BLOCKED) {
+                let outcome = match &mut *output {
+                    Some(output) if !output.is_empty() => transport.write(output),
+                    _ if transport.pending() > 0 => transport.write(&mut OutputBuffer::new()),
+                    _ => break,
+                };
+                match outcome {
+                    Ok(progress) => {
+                        total += progress.written as u64;
+                        if progress.blocked {
+                            self.set(flag::BLOCKED);
+                        }
+                    }
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
                     }
                 }
-                Err(error) => {
-                    self.end(CloseReason::from_io(&error), true);
-                    break;
-                }
+            }
+            if output.as_ref().is_some_and(|output| output.is_empty())
+                && let Some(output) = output.take()
+            {
+                inner.group.shared.give_back(output);
             }
         }
         inner.bytes_out.set(inner.bytes_out.get() + total);
         inner.group.shared.bytes_out.set(inner.group.shared.bytes_out.get() + total);
-        let mut output = inner.output.borrow_mut();
-        if output.as_ref().is_some_and(|output| output.is_empty())
-            && let Some(output) = output.take()
-        {
-            inner.group.shared.give_back(output);
+        if let Some(error) = failure {
+            self.end(CloseReason::from_io(&error), true);
         }
         total
     }
@@ -384,7 +429,7 @@ impl Conn {
 
     /// Something is to be written, be it the layer's own.
     pub(crate) fn has_output(&self) -> bool {
-        self.queued() > 0 || self.0.transport.borrow().pending() > 0
+        self.queued() > 0 || (self.has(flag::LAYERED) && self.0.transport.borrow().pending() > 0)
     }
 
     pub(crate) fn clear_output(&self) {
@@ -459,22 +504,27 @@ impl Conn {
         matches!(self.0.state.get(), State::Connecting | State::Handshaking | State::Open)
     }
 
+    /// Open, with nothing to write and nothing to be done about it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.0.state.get() == State::Open && self.0.flags.get() & !flag::LAYERED == 0 && !self.has_output()
+    }
+
     /// Whether a handler should go on taking input: open, not paused, and not
     /// replaced by another handler. Framing loops ask it after every frame.
     pub fn wants_input(&self) -> bool {
         self.0.state.get() == State::Open && !self.has(flag::NO_READING | flag::REPLACED)
     }
 
-    /// The other end.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.0.peer
+    /// The other end; [`Address::UNSPECIFIED`] until a connect by name has found it.
+    pub fn peer_addr(&self) -> Address {
+        self.0.peer.get().cloned().unwrap_or(Address::UNSPECIFIED)
     }
 
-    /// This end; the unspecified address once the socket is gone.
-    pub fn local_addr(&self) -> SocketAddr {
+    /// This end; [`Address::UNSPECIFIED`] while there is no socket.
+    pub fn local_addr(&self) -> Address {
         let transport = self.0.transport.borrow();
         let address = transport.stream().and_then(|stream| stream.local_addr().ok());
-        address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+        address.unwrap_or(Address::UNSPECIFIED)
     }
 
     /// Asks the connection's [layer](crate::layer), if it has one of that type.
@@ -573,7 +623,7 @@ impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn")
             .field("id", &self.0.token)
-            .field("peer", &self.0.peer)
+            .field("peer", &self.0.peer.get())
             .field("state", &self.0.state.get())
             .finish_non_exhaustive()
     }

@@ -46,7 +46,7 @@ impl<S: 'static> Context<S> {
         if let Some(keeper) = keeper {
             keeper.closed(self);
         }
-        self.call(state, token, |handler, state, cx, conn| handler.on_close(state, cx, conn, &reason));
+        self.call(state, token, conn, |handler, state, cx, conn| handler.on_close(state, cx, conn, &reason));
         let Some(slot) = self.slots.conn_mut(token) else { return };
         slot.handler = None;
         slot.tail = crate::buffer::InputTail::default();
@@ -95,10 +95,12 @@ impl<S: 'static> Context<S> {
     }
 
     fn drop_timers(&mut self, token: Token) {
+        self.end_race(token);
         let Some(slot) = self.slots.conn_mut(token) else { return };
         for timer in slot.take_timers() {
             self.timers.remove(timer);
         }
+        self.disarm_idle(token);
     }
 
     fn free(&mut self, token: Token) {
@@ -118,6 +120,9 @@ impl<S: 'static> Context<S> {
         if conn.take(flag::MARKED) {
             // A mark on nothing would cost a tick.
             self.shared.marked.borrow_mut().retain(|marked| *marked != token);
+        }
+        if let Some(peer) = conn.0.peer.get() {
+            conn.0.group.per_address.leave(peer);
         }
         let live = &conn.0.group.live;
         live.set(live.get() - 1);

@@ -33,14 +33,20 @@ impl<S: 'static> Context<S> {
                 self.watermarks(state, token, &conn);
             }
             if conn.0.state.get() == State::Open && conn.queued() == 0 {
-                self.notify(state, token, Handler::on_flushed);
+                self.notify(state, token, &conn, Handler::on_flushed);
             }
-        } else if conn.0.transport.borrow().pending() > 0 {
+        } else if conn.has_output() {
             conn.write_now(FLUSH_BUDGET);
         }
         // Only now: what the callbacks above have changed is dealt with below, and
         // would cost a tick of its own if it were marked again.
         conn.clear(flag::MARKED);
+        if conn.is_at_rest()
+            && let Some(slot) = self.slots.conn_mut(token)
+            && slot.registered == Some(Interest::READABLE)
+        {
+            return; // it has answered and waits for the next request, as most do
+        }
         if conn.take(flag::IDLE_CHANGED) {
             self.arm_idle(token, &conn);
         }
@@ -80,9 +86,7 @@ impl<S: 'static> Context<S> {
         // Resumed: kept input is due, and so is what an edge announced meanwhile, unless the
         // back end has just been asked anew. What a layer holds it does not know of.
         let asked = self.update_interest(token);
-        if conn.take(flag::RESUMED)
-            && conn.wants_input()
-            && (!asked || self.has_tail(token) || conn.0.transport.borrow().is_layered())
+        if conn.take(flag::RESUMED) && conn.wants_input() && (!asked || self.has_tail(token) || conn.has(flag::LAYERED))
         {
             self.make_ready(token);
         }
@@ -127,7 +131,7 @@ impl<S: 'static> Context<S> {
         if queued >= options.high_water {
             if !conn.has(flag::ABOVE_HIGH) {
                 conn.set(flag::ABOVE_HIGH);
-                self.notify(state, token, Handler::on_high_water);
+                self.notify(state, token, conn, Handler::on_high_water);
             }
         } else if conn.has(flag::ABOVE_HIGH) {
             if queued <= options.low_water {
@@ -135,14 +139,14 @@ impl<S: 'static> Context<S> {
                 if conn.take(flag::PAUSED_BY_OUTPUT) {
                     conn.set(flag::RESUMED);
                 }
-                self.notify(state, token, Handler::on_low_water);
+                self.notify(state, token, conn, Handler::on_low_water);
             }
         } else if conn.take(flag::PAUSED_BY_OUTPUT) {
             conn.set(flag::RESUMED);
         }
     }
 
-    fn has_tail(&mut self, token: Token) -> bool {
+    pub(crate) fn has_tail(&mut self, token: Token) -> bool {
         self.slots.conn_mut(token).is_some_and(|slot| !slot.tail.is_empty())
     }
 

@@ -17,6 +17,7 @@ use crate::codec::FrameError;
 use crate::conn::{Conn, Handler, State, flag};
 use crate::conn_options::CloseReason;
 use crate::context::Context;
+use crate::socket::Stream;
 use crate::token::Token;
 
 /// Bytes that a closed connection may still throw at us in one tick.
@@ -29,19 +30,20 @@ impl<S: 'static> Context<S> {
         &mut self,
         state: &mut S,
         token: Token,
+        conn: &Conn,
         f: impl FnOnce(&mut dyn Handler<S>, &mut S, &mut Context<S>, &Conn) -> R,
     ) -> Option<R> {
-        let slot = self.slots.conn_mut(token)?;
-        let mut handler = slot.handler.take()?;
-        let conn = slot.conn.clone();
-        let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *handler, state, self, &conn)));
+        let mut handler = self.slots.conn_mut(token)?.handler.take()?;
+        let begun = self.begin_callback();
+        let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *handler, state, self, conn)));
+        self.end_callback(begun, "a handler", Some(token));
         if let Some(slot) = self.slots.conn_mut(token) {
             // Unless it was replaced while it ran.
             slot.handler.get_or_insert(handler);
         }
         if outcome.is_err() {
-            self.stats.panics += 1;
             log::error!("connection {token} to {}: its handler panicked", conn.peer_addr());
+            self.after_panic();
             conn.end(CloseReason::HandlerPanic, true);
         }
         outcome.ok()
@@ -53,19 +55,17 @@ impl<S: 'static> Context<S> {
         &mut self,
         state: &mut S,
         token: Token,
+        conn: &Conn,
         f: impl FnOnce(&mut dyn Handler<S>, &mut S, &mut Context<S>, &Conn),
     ) {
-        self.call(state, token, f);
-        let Some(slot) = self.slots.conn_mut(token) else { return };
-        if slot.conn.take(flag::REPLACED) && !slot.tail.is_empty() {
+        self.call(state, token, conn, f);
+        if conn.take(flag::REPLACED) && self.has_tail(token) {
             self.make_ready(token);
         }
     }
 
-    pub(crate) fn conn_event(&mut self, state: &mut S, event: &Event) {
+    pub(crate) fn conn_event(&mut self, state: &mut S, event: &Event, conn: Conn) {
         let token = event.token;
-        let Some(slot) = self.slots.conn_mut(token) else { return };
-        let conn = slot.conn.clone();
         let to_end = event.read_closed || event.error || event.urgent;
         let readable = event.readable || to_end;
         if event.writable || event.write_closed || event.error {
@@ -94,7 +94,7 @@ impl<S: 'static> Context<S> {
         conn.clear(flag::READY);
         match conn.0.state.get() {
             State::Open if conn.wants_input() => {
-                self.redeliver(state, token);
+                self.redeliver(state, token, &conn);
                 // Whether the socket has more is not known: ask it.
                 self.read(state, token, &conn, true);
             }
@@ -114,27 +114,18 @@ impl<S: 'static> Context<S> {
     // --- connecting
 
     fn finish_connect(&mut self, state: &mut S, token: Token, conn: &Conn) {
-        let outcome = match conn.0.transport.borrow().stream() {
-            None => return,
-            Some(stream) => match stream.take_error() {
-                Ok(Some(error)) | Err(error) => Err(error.kind()),
-                // Writable without an error, and yet not connected: a spurious event.
-                Ok(None) if stream.peer_addr().is_err() => return,
-                // On loopback a connect to a free ephemeral port can meet itself.
-                Ok(None) if stream.is_self_connected() => Err(io::ErrorKind::ConnectionRefused),
-                Ok(None) => Ok(()),
-            },
-        };
+        let outcome = conn.0.transport.borrow().stream().and_then(Stream::connect_outcome);
         match outcome {
-            Err(kind) => conn.end(CloseReason::ConnectFailed(kind), true),
-            Ok(()) => self.connected(state, token, conn),
+            None => {}
+            Some(Err(error)) => conn.end(CloseReason::ConnectFailed(error.kind()), true),
+            Some(Ok(())) => self.connected(state, token, conn),
         }
     }
 
     /// The socket is connected, or was accepted: what is left is to agree upon the layer.
     pub(crate) fn connected(&mut self, state: &mut S, token: Token, conn: &Conn) {
         conn.received_now();
-        if conn.0.transport.borrow().is_layered() {
+        if conn.has(flag::LAYERED) {
             conn.0.state.set(State::Handshaking);
             self.handshake(state, token, conn);
         } else {
@@ -175,7 +166,7 @@ impl<S: 'static> Context<S> {
             self.make_ready(token);
         }
         if conn.is_open() {
-            self.notify(state, token, Handler::on_open);
+            self.notify(state, token, conn, Handler::on_open);
         }
     }
 
@@ -205,7 +196,7 @@ impl<S: 'static> Context<S> {
     /// Reads into the shared buffer and delivers. Stops at a short read, since the
     /// socket is empty then, unless the event said that more than data is there.
     fn read(&mut self, state: &mut S, token: Token, conn: &Conn, to_end: bool) {
-        let layered = conn.0.transport.borrow().is_layered();
+        let layered = conn.has(flag::LAYERED);
         let to_end = to_end || self.reads_to_end || layered;
         let Some(mut budget) = self.read_allowance(token, conn) else { return };
         let mut buffer = std::mem::take(&mut self.read_buffer);
@@ -222,7 +213,7 @@ impl<S: 'static> Context<S> {
                     if !self.received(token, conn, count) {
                         break;
                     }
-                    self.deliver(state, token, &buffer[..count]);
+                    self.deliver(state, token, conn, &buffer[..count]);
                     if conn.has(flag::READY) || (count < room && !to_end) {
                         break;
                     }
@@ -246,7 +237,7 @@ impl<S: 'static> Context<S> {
         if eof {
             conn.set(flag::EOF);
             conn.mark();
-            self.notify(state, token, Handler::on_eof);
+            self.notify(state, token, conn, Handler::on_eof);
         }
     }
 
@@ -268,51 +259,52 @@ impl<S: 'static> Context<S> {
     }
 
     /// Shows new input to the handler; what it does not use becomes the tail.
-    fn deliver(&mut self, state: &mut S, token: Token, input: &[u8]) {
+    fn deliver(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         if slot.tail.is_empty() {
-            let used = self.offer(state, token, input);
-            if let Some(slot) = self.slots.conn_mut(token)
-                && slot.conn.is_open()
+            let used = self.offer(state, token, conn, input);
+            if used < input.len()
+                && conn.is_open()
+                && let Some(slot) = self.slots.conn_mut(token)
             {
                 slot.tail.extend(&input[used..]);
             }
         } else {
             slot.tail.extend(input);
-            if slot.tail.len() > slot.conn.options().input_limit {
-                slot.conn.end(CloseReason::BadFrame(FrameError::TooLong), true);
+            if slot.tail.len() > conn.options().input_limit {
+                conn.end(CloseReason::BadFrame(FrameError::TooLong), true);
                 return;
             }
-            self.redeliver(state, token);
+            self.redeliver(state, token, conn);
         }
     }
 
     /// Shows the tail to the handler again.
-    fn redeliver(&mut self, state: &mut S, token: Token) {
+    fn redeliver(&mut self, state: &mut S, token: Token, conn: &Conn) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         if slot.tail.is_empty() {
             return;
         }
         let mut tail = std::mem::take(&mut slot.tail);
-        let used = self.offer(state, token, tail.as_slice());
+        let used = self.offer(state, token, conn, tail.as_slice());
         tail.consume(used);
-        if let Some(slot) = self.slots.conn_mut(token)
-            && slot.conn.is_open()
+        if conn.is_open()
+            && let Some(slot) = self.slots.conn_mut(token)
         {
             slot.tail = tail;
         }
     }
 
     /// Offers input to the handler, and what is left to the one that replaced it.
-    fn offer(&mut self, state: &mut S, token: Token, input: &[u8]) -> usize {
+    fn offer(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) -> usize {
         let mut used = 0;
         loop {
             let rest = &input[used..];
-            let taken = self.call(state, token, |handler, state, cx, conn| handler.on_data(state, cx, conn, rest));
+            let taken =
+                self.call(state, token, conn, |handler, state, cx, conn| handler.on_data(state, cx, conn, rest));
             used += taken.unwrap_or(0).min(rest.len());
-            let Some(slot) = self.slots.conn_mut(token) else { return used };
-            let replaced = slot.conn.take(flag::REPLACED);
-            if !replaced || used == input.len() || !slot.conn.wants_input() {
+            let replaced = conn.take(flag::REPLACED);
+            if !replaced || used == input.len() || !conn.wants_input() {
                 return used;
             }
         }

@@ -1,5 +1,5 @@
-//! The limits of a connection that time enforces: idleness, lifetime, rates, and the handler's
-//! own timers.
+//! The limits of a connection that time enforces: lifetime and rates, and the handler's own
+//! timers. Idleness is in `idle.rs`.
 
 use crate::conn::{Conn, flag};
 use crate::conn_options::CloseReason;
@@ -10,41 +10,9 @@ use crate::token::Token;
 impl<S: 'static> Context<S> {
     pub(crate) fn conn_timer_due(&mut self, state: &mut S, token: Token, timer: crate::TimerId) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
-        if slot.conn.is_open() {
-            self.notify(state, token, |handler, state, cx, conn| handler.on_timer(state, cx, conn, timer));
-        }
-    }
-
-    pub(crate) fn arm_idle(&mut self, token: Token, conn: &Conn) {
-        let Some(slot) = self.slots.conn_mut(token) else { return };
-        let old = slot.idle_timer.take();
-        if let Some(old) = old {
-            self.timers.remove(old);
-        }
-        let Some(timeout) = conn.idle_timeout() else { return };
-        if conn.is_open() {
-            // While this side does not read, silence is no fault of the peer's.
-            let since = if conn.wants_input() { conn.last_recv() } else { self.now() };
-            let due = since.checked_add(timeout).unwrap_or_else(|| self.due(timeout));
-            let timer = self.timers.insert(due, TimerTask::Idle(token));
-            if let Some(slot) = self.slots.conn_mut(token) {
-                slot.idle_timer = Some(timer);
-            }
-        }
-    }
-
-    /// The idle timer is not moved at every read: when it is due it looks whether
-    /// something came in meanwhile, and waits for the rest.
-    pub(crate) fn idle_due(&mut self, token: Token) {
-        let now = self.now();
-        let Some(slot) = self.slots.conn_mut(token) else { return };
-        slot.idle_timer = None;
         let conn = slot.conn.clone();
-        let Some(timeout) = conn.idle_timeout() else { return };
-        if conn.wants_input() && now.saturating_duration_since(conn.last_recv()) >= timeout {
-            conn.close_with(CloseReason::Idle);
-        } else {
-            self.arm_idle(token, &conn);
+        if conn.is_open() {
+            self.notify(state, token, &conn, |handler, state, cx, conn| handler.on_timer(state, cx, conn, timer));
         }
     }
 

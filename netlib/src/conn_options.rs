@@ -9,6 +9,15 @@ use crate::codec::FrameError;
 use crate::rate::Rate;
 
 /// Why a connection ended.
+///
+/// ```
+/// use netlib::{CloseReason, Fault};
+///
+/// let reason = CloseReason::Idle;
+/// assert_eq!(reason.to_string(), "idle for too long"); // for people
+/// assert_eq!(reason.label(), "idle"); // for a metric
+/// assert_eq!(reason.fault(), Fault::Peer); // for an alarm
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     /// The peer closed its side in order.
@@ -105,6 +114,9 @@ impl fmt::Display for CloseReason {
             Self::Idle => f.write_str("idle for too long"),
             Self::Lifetime => f.write_str("it has lived as long as it may"),
             Self::ConnectTimeout => f.write_str("connecting took too long"),
+            Self::ConnectFailed(io::ErrorKind::NotFound) => {
+                f.write_str("could not connect: no host or socket of that name")
+            }
             Self::ConnectFailed(kind) => write!(f, "could not connect: {kind}"),
             Self::OutputLimit => f.write_str("the peer does not read and the output limit is reached"),
             Self::InputLimit => f.write_str("the peer sent more in all than it may"),
@@ -121,6 +133,13 @@ impl fmt::Display for CloseReason {
 }
 
 /// Who or what made a connection end.
+///
+/// ```
+/// use netlib::{CloseReason, Fault};
+///
+/// assert_eq!(CloseReason::PeerClosed.fault(), Fault::Nobody);
+/// assert_eq!(CloseReason::Reset.fault(), Fault::Network);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// It ended in order, by either side.
@@ -134,6 +153,14 @@ pub enum Fault {
 }
 
 /// What happens when the output buffer passes [`ConnOptions::high_water`].
+///
+/// ```
+/// use netlib::{ConnOptions, OutputPolicy};
+///
+/// // A subscriber that does not keep up loses its place.
+/// let options = ConnOptions { policy: OutputPolicy::Close, high_water: 256 << 10, ..ConnOptions::default() };
+/// # drop(options);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputPolicy {
     /// Only the callbacks are called.
@@ -149,6 +176,19 @@ pub enum OutputPolicy {
 }
 
 /// Limits and times of a connection. Cheap to share: one value serves a listener.
+///
+/// ```
+/// use std::time::Duration;
+/// use netlib::{ConnOptions, ListenOptions, Rate};
+///
+/// let conn = ConnOptions {
+///     idle_timeout: Some(Duration::from_secs(120)),
+///     read_rate: Some(Rate { bytes_per_second: 1 << 20, burst: 4 << 20 }),
+///     ..ConnOptions::default()
+/// };
+/// let listen = ListenOptions { conn, ..ListenOptions::default() };
+/// # drop(listen);
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConnOptions {
     /// Bytes queued for sending at which the policy sets in.
@@ -202,6 +242,18 @@ impl Default for ConnOptions {
 }
 
 /// Why a send was not queued.
+///
+/// ```
+/// use netlib::{Conn, SendError};
+///
+/// fn tell(conn: &Conn, news: &'static str, missed: &mut u64) {
+///     match conn.send(news) {
+///         Ok(()) => {}
+///         Err(SendError::Full) => *missed += 1, // under OutputPolicy::Drop
+///         Err(SendError::Closed) => {}          // its on_close has come, or comes
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
     /// The connection is closed, closing, or was just closed by its output limit.

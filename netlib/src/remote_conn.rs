@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use crate::conn::Conn;
 use crate::conn_options::CloseReason;
-use crate::context::{Context, PostError, Remote};
+use crate::context::{Context, Remote};
+use crate::event_queue::PostError;
 use crate::token::Token;
 
 /// Reaches one connection from any thread, by posting to its reactor. What is asked of a
@@ -67,11 +68,12 @@ impl<S: 'static> RemoteConn<S> {
     /// Those of [`Remote::post`].
     pub fn with(&self, f: impl FnOnce(&mut S, &mut Context<S>, &Conn) + Send + 'static) -> Result<(), PostError> {
         let id = self.id;
-        self.remote.post(move |state, cx| {
+        let posted = self.remote.post(move |state, cx| {
             if let Some(conn) = cx.conn(id) {
                 f(state, cx, &conn);
             }
-        })
+        });
+        posted.map(drop)
     }
 }
 

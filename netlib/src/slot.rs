@@ -10,6 +10,7 @@ use crate::backend::Interest;
 use crate::buffer::InputTail;
 use crate::conn::{Conn, Handler};
 use crate::connector::Keeper;
+use crate::datagram::DatagramSlot;
 use crate::listener::ListenerSlot;
 use crate::rate::{Bucket, Rate};
 use crate::source::SourceSlot;
@@ -21,6 +22,7 @@ pub(crate) enum Slot<S: 'static> {
     /// In a box, as there are few: the slots are as large as their largest kind.
     Listener(Box<ListenerSlot<S>>),
     Source(SourceSlot<S>),
+    Datagram(DatagramSlot<S>),
 }
 
 /// A connection as the loop sees it. Every byte here is paid for by each idle connection.
@@ -32,7 +34,6 @@ pub(crate) struct ConnSlot<S: 'static> {
     pub(crate) tail: InputTail,
     /// What the back end watches for; None: not registered.
     pub(crate) registered: Option<Interest>,
-    pub(crate) idle_timer: Option<TimerId>,
     /// What only some connections have, and those only at times.
     rare: Option<Box<Rare<S>>>,
 }
@@ -63,7 +64,7 @@ impl Limit {
 
 impl<S: 'static> ConnSlot<S> {
     pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>) -> Self {
-        Self { conn, handler, tail: InputTail::default(), registered: None, idle_timer: None, rare: None }
+        Self { conn, handler, tail: InputTail::default(), registered: None, rare: None }
     }
 
     pub(crate) fn rare(&self) -> Option<&Rare<S>> {
@@ -107,7 +108,6 @@ impl<S: 'static> ConnSlot<S> {
     /// Takes all timers, to be disarmed.
     pub(crate) fn take_timers(&mut self) -> Vec<TimerId> {
         let mut timers = Vec::new();
-        timers.extend(self.idle_timer.take());
         if let Some(rare) = &mut self.rare {
             timers.append(&mut rare.timers);
             timers.extend(rare.deadline.take());
@@ -175,9 +175,20 @@ impl<S: 'static> Slots<S> {
         }
     }
 
+    pub(crate) fn datagram_mut(&mut self, token: Token) -> Option<&mut DatagramSlot<S>> {
+        match self.get_mut(token) {
+            Some(Slot::Datagram(slot)) => Some(slot),
+            _ => None,
+        }
+    }
+
     pub(crate) fn remove(&mut self, token: Token) -> Option<Slot<S>> {
         self.get_mut(token)?;
         Some(self.slab.remove(token.slot() as usize).1)
+    }
+
+    pub(crate) fn iter_with_tokens(&self) -> impl Iterator<Item = (Token, &Slot<S>)> {
+        self.slab.iter().map(|(key, (generation, slot))| (Token::new(key as u32, *generation), slot))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<S>> {

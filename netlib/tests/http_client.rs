@@ -52,7 +52,7 @@ impl RequestHandler<State> for Echo {
 }
 
 fn serve(state: &mut State, cx: &mut Context<State>, exchange: &Exchange) -> Option<Box<dyn RequestHandler<State>>> {
-    state.ports.push(exchange.conn().peer_addr().port());
+    state.ports.push(exchange.conn().peer_addr().port().expect("TCP"));
     match exchange.head().path() {
         "/echo" => {
             exchange.start(cx, Response::new(200)).unwrap();

@@ -294,7 +294,7 @@ fn another_thread_reaches_a_connection_until_it_ends(kind: BackendKind) {
     // The next connection is another, whatever slot it gets.
     remote.with(|log, _, _| log.eofs = 1_000).unwrap();
     let until = Instant::now() + Duration::from_secs(5);
-    while reactor.context().stats().queue_depth > 0 {
+    while reactor.context().stats().queue.depth > 0 {
         assert!(Instant::now() < until);
         reactor.run_once(&mut log, Some(Duration::from_millis(5))).unwrap();
     }

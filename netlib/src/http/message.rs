@@ -1,8 +1,8 @@
 //! What goes over the wire, as values: heads of requests, responses, reason phrases.
 
+use crate::socket::Address;
 use std::fmt;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -162,7 +162,7 @@ pub struct Request<'a> {
     /// All of it; empty if there is none.
     pub body: &'a [u8],
     /// Who asks.
-    pub peer: SocketAddr,
+    pub peer: Address,
     /// All of the head.
     pub head: &'a RequestHead,
 }
