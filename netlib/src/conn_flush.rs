@@ -54,16 +54,16 @@ impl<S: 'static> Context<S> {
             State::Open => self.settle(token, &conn),
             State::Closing => {
                 // Closed by one of the callbacks above, behind what it sent: the mark is gone.
-                if !conn.has(flag::BLOCKED | flag::WRITE_RESTS) && conn.has_output() {
-                    conn.mark();
-                }
+                Self::write_on(&conn);
                 self.closed.push(token);
             }
             State::Lingering if self.linger(token, &conn) => {
                 conn.0.state.set(State::Dead);
                 self.closed.push(token);
             }
-            State::Lingering | State::Connecting | State::Handshaking | State::Dead => {}
+            // The budget ended before the socket's room did.
+            State::Lingering => Self::write_on(&conn),
+            State::Connecting | State::Handshaking | State::Dead => {}
         }
     }
 
@@ -90,6 +90,11 @@ impl<S: 'static> Context<S> {
         {
             self.make_ready(token);
         }
+        Self::write_on(conn);
+    }
+
+    /// What could be written at once is written in the next tick.
+    fn write_on(conn: &Conn) {
         if !conn.has(flag::BLOCKED | flag::WRITE_RESTS) && conn.has_output() {
             conn.mark();
         }

@@ -1,6 +1,7 @@
 //! The streaming HTTP server over real sockets, on every back end: connections that are kept,
 //! pipelining, bodies of any length both ways, time limits, files, and curl as the other side.
 #![cfg(feature = "http")]
+#![allow(clippy::naive_bytecount)] // a crate for one test would be too much
 
 mod support;
 
@@ -186,7 +187,7 @@ impl World {
         String::from_utf8(received).unwrap()
     }
 
-    fn to_end(&mut self, stream: &mut TcpStream) -> String {
+    fn rest(&mut self, stream: &mut TcpStream) -> String {
         let mut received = Vec::new();
         drive(&mut self.reactor, &mut self.state, "the end of the connection", |_| read_some(stream, &mut received));
         String::from_utf8(received).unwrap()
@@ -195,7 +196,7 @@ impl World {
     /// Everything that is answered to `request` up to the end of the connection.
     fn ask(&mut self, request: &str) -> String {
         let mut stream = self.connect(request);
-        self.to_end(&mut stream)
+        self.rest(&mut stream)
     }
 
     fn settle(&mut self) {
@@ -223,15 +224,16 @@ fn every_byte_may_come_alone(kind: BackendKind) {
             world.reactor.run_once(&mut world.state, Some(support::DEADLINE)).unwrap();
         }
     }
-    assert_eq!(world.to_end(&mut stream), expected);
+    assert_eq!(world.rest(&mut stream), expected);
 }
 
 fn a_hundred_pipelined_requests_are_answered_in_order(kind: BackendKind) {
     let mut world = World::in_real_time(kind);
-    let requests: String = (0..100).map(|n| format!("GET /later?{n} HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    let request = |n: u32| format!("GET /later?{n} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let requests = (0..100).map(request).collect::<Vec<_>>().concat();
     let mut stream = world.connect(&requests);
     let answers = world.until(&mut stream, "<99>");
-    let bodies: String = (0..100).map(|n| format!("<{n}>")).collect();
+    let bodies = (0..100).map(|n| format!("<{n}>")).collect::<Vec<_>>().concat();
     let headless: String = answers.split("HTTP/1.1").filter_map(|answer| answer.split("\r\n\r\n").nth(1)).collect();
     assert_eq!(headless, bodies);
 }
@@ -250,7 +252,7 @@ fn the_next_request_waits_for_the_answer_before_it(kind: BackendKind) {
     exchange.send(world.reactor.context(), Response::new(200)); // says nothing any more
     world.settle();
     stream.write_all(b"GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-    assert!(world.to_end(&mut stream).starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\n"));
+    assert!(world.rest(&mut stream).starts_with("HTTP/1.1 200 OK\r\nConnection: close\r\n"));
 }
 
 /// spec: back-pressure. 64 MiB there and back again through a client that reads in bursts.
@@ -310,12 +312,12 @@ fn slow_clients_are_cut_off(kind: BackendKind) {
         world.settle();
         world.clock.advance(second);
     }
-    assert!(world.to_end(&mut slow).starts_with("HTTP/1.1 408 "));
+    assert!(world.rest(&mut slow).starts_with("HTTP/1.1 408 "));
     // Nothing at all: no answer either.
     let mut silent = world.connect("");
     world.settle();
     world.clock.advance(15 * second);
-    assert_eq!(world.to_end(&mut silent), "");
+    assert_eq!(world.rest(&mut silent), "");
     // Between two requests.
     let mut idle = world.connect("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
     world.until(&mut idle, "hello\n");
@@ -324,7 +326,7 @@ fn slow_clients_are_cut_off(kind: BackendKind) {
     idle.write_all(b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     world.until(&mut idle, "hello\n");
     world.clock.advance(60 * second);
-    assert_eq!(world.to_end(&mut idle), "");
+    assert_eq!(world.rest(&mut idle), "");
     // A later request has its own time for its head.
     let mut later = world.connect("GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
     world.until(&mut later, "hello\n");
@@ -332,7 +334,7 @@ fn slow_clients_are_cut_off(kind: BackendKind) {
     later.write_all(b"GET /hel").unwrap();
     world.settle();
     world.clock.advance(15 * second);
-    assert!(world.to_end(&mut later).starts_with("HTTP/1.1 408 "));
+    assert!(world.rest(&mut later).starts_with("HTTP/1.1 408 "));
 }
 
 fn a_body_must_keep_its_rate(kind: BackendKind) {
@@ -348,7 +350,7 @@ fn a_body_must_keep_its_rate(kind: BackendKind) {
         world.settle();
         world.clock.advance(second);
     }
-    assert!(world.to_end(&mut trickle).starts_with("HTTP/1.1 408 "));
+    assert!(world.rest(&mut trickle).starts_with("HTTP/1.1 408 "));
     steady.write_all(&vec![b'x'; 1_000_000 - 30 * 8192]).unwrap();
     assert!(world.until(&mut steady, "1000000 bytes\n").starts_with(OK));
     // Time in which the service has paused the body is not the client's.
@@ -429,7 +431,7 @@ fn old_clients_get_no_chunks(kind: BackendKind) {
     let mut kept = world.connect(&format!("GET /hello HTTP/1.0\r\n{keep}\r\n"));
     assert_eq!(world.until(&mut kept, "hello\n"), format!("{OK}{keep}Content-Length: 6\r\n\r\nhello\n"));
     kept.write_all(b"HEAD /hello HTTP/1.0\r\n\r\n").unwrap();
-    assert_eq!(world.to_end(&mut kept), format!("{OK}Connection: close\r\nContent-Length: 6\r\n\r\n"));
+    assert_eq!(world.rest(&mut kept), format!("{OK}Connection: close\r\nContent-Length: 6\r\n\r\n"));
     let head = world.ask("HEAD /parts HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     assert_eq!(head, format!("{OK}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"));
 }
@@ -444,7 +446,7 @@ fn a_service_that_fails_leaves_an_answer(kind: BackendKind) {
     drive(&mut world.reactor, &mut world.state, "the request", |state| !state.parked.is_empty());
     world.state.parked.clear(); // forgotten later
     let mut parked = parked;
-    assert!(world.to_end(&mut parked).starts_with("HTTP/1.1 500 "));
+    assert!(world.rest(&mut parked).starts_with("HTTP/1.1 500 "));
 }
 
 fn a_client_that_goes_is_noticed(kind: BackendKind) {
@@ -459,7 +461,7 @@ fn a_client_that_goes_is_noticed(kind: BackendKind) {
     drive(&mut world.reactor, &mut world.state, "the request", |state| !state.parked.is_empty());
     world.settle();
     world.state.parked.pop().unwrap().send(world.reactor.context(), Response::new(200).body("late\n"));
-    assert!(world.to_end(&mut stream).ends_with("late\n"));
+    assert!(world.rest(&mut stream).ends_with("late\n"));
 }
 
 fn an_upgraded_connection_keeps_what_was_sent_behind_the_request(kind: BackendKind) {

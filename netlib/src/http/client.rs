@@ -286,12 +286,11 @@ impl Call {
     pub(super) fn new(request: &ClientRequest, options: &ConnOptions) -> Self {
         let mut outgoing = Outgoing::new(options);
         let upload = match &request.body {
-            RequestBody::None => Upload::Done,
+            RequestBody::None | RequestBody::Streamed(Some(0)) => Upload::Done,
             RequestBody::Whole(body) => {
                 outgoing.push(Piece::Bytes(body.clone()));
                 Upload::Done
             }
-            RequestBody::Streamed(Some(0)) => Upload::Done,
             RequestBody::Streamed(Some(length)) => Upload::Length(*length),
             RequestBody::Streamed(None) => Upload::Chunked,
         };

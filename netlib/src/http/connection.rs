@@ -139,9 +139,8 @@ impl<S: 'static, V: Service<S>> Connection<S, V> {
                     _ => {}
                 }
             }
-            Some(_) => {}
             None if exchange.is_open() => self.core.borrow_mut().refuse(500),
-            None => {}
+            Some(_) | None => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //! been read, how far the answer has got, and what happens when both are complete. Calls no
 //! callback, so it may be borrowed by whoever is in one.
 
+use std::fmt::Write as _;
 use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -56,6 +57,7 @@ pub(super) enum Owed {
 }
 
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, not states of one thing
 pub(super) struct Core {
     pub(super) shared: Rc<Shared>,
     pub(super) conn: Conn,
@@ -270,7 +272,9 @@ impl Core {
             }
         }
         match (stated, length) {
-            (None, Some(length)) if !bare => head.push_str(&format!("Content-Length: {length}\r\n")),
+            (None, Some(length)) if !bare => {
+                write!(head, "Content-Length: {length}\r\n").expect("a String takes everything");
+            }
             (None, None) if !bare && self.minor_version > 0 => head.push_str("Transfer-Encoding: chunked\r\n"),
             _ => {}
         }

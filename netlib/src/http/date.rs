@@ -18,13 +18,9 @@ pub(super) fn format(seconds: u64) -> String {
 /// or lies before 1970.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let words: Vec<&str> = text.split([' ', ',', '-']).filter(|word| !word.is_empty()).collect();
-    let (year, month, day, time) = match words[..] {
-        // Sun, 06 Nov 1994 08:49:37 GMT; Sunday, 06-Nov-94 08:49:37 GMT
-        [_, day, month, year, time, "GMT"] => (year, month, day, time),
-        // Sun Nov  6 08:49:37 1994
-        [_, month, day, time, year] => (year, month, day, time),
-        _ => return None,
-    };
+    // Sun, 06 Nov 1994 08:49:37 GMT; Sunday, 06-Nov-94 08:49:37 GMT
+    // Sun Nov  6 08:49:37 1994
+    let ([_, day, month, year, time, "GMT"] | [_, month, day, time, year]) = words[..] else { return None };
     let year = match (year.len(), number(year)?) {
         (4, year) => year,
         // Two digits: of no year that lies far ahead.

@@ -150,19 +150,17 @@ impl Exchange {
             return Err(SendError::Closed);
         }
         match framing {
-            _ if bytes.is_empty() => {}
             Framing::Nothing => {}
-            Framing::Length(left) => match left.checked_sub(bytes.len() as u64) {
-                Some(rest) => {
-                    *left = rest;
-                    core.outgoing.push(Piece::Bytes(bytes));
-                }
-                None => {
+            _ if bytes.is_empty() => {} // an empty chunk would be the end
+            Framing::Length(left) => {
+                let Some(rest) = left.checked_sub(bytes.len() as u64) else {
                     log::warn!("the answer to {} got longer than it stated", self.0.head.target());
                     core.conn.abort();
                     return Err(SendError::Closed);
-                }
-            },
+                };
+                *left = rest;
+                core.outgoing.push(Piece::Bytes(bytes));
+            }
             Framing::Close => core.outgoing.push(Piece::Bytes(bytes)),
             Framing::Chunked => {
                 for piece in chunk(bytes) {

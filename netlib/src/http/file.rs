@@ -37,7 +37,7 @@ use crate::Context;
 /// ```
 #[derive(Debug, Clone)]
 pub struct File {
-    file: Rc<OwnedFd>,
+    fd: Rc<OwnedFd>,
     len: u64,
     /// Seconds since 1970.
     modified: u64,
@@ -57,7 +57,7 @@ impl File {
         }
         let (seconds, nanos) = (metadata.mtime(), metadata.mtime_nsec());
         Ok(Self {
-            file: Rc::new(file.into()),
+            fd: Rc::new(file.into()),
             len: metadata.len(),
             modified: u64::try_from(seconds).unwrap_or(0),
             etag: format!("\"{:x}-{seconds:x}-{nanos:x}-{:x}\"", metadata.ino(), metadata.len()),
@@ -102,7 +102,7 @@ impl File {
     }
 
     fn part(&self, range: std::ops::Range<u64>) -> Piece {
-        Piece::File(Rc::clone(&self.file), range)
+        Piece::File(Rc::clone(&self.fd), range)
     }
 }
 
@@ -400,6 +400,7 @@ fn content_type(path: &Path) -> &'static str {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // one range is meant, not its numbers
 mod tests {
     use super::*;
 

@@ -65,6 +65,7 @@ fn resolve(item: &str, len: u64) -> Option<Range<u64>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)] // one range is meant, not its numbers
 mod tests {
     use super::*;
 
