@@ -1,2 +1,106 @@
-//! An echo server.
-fn main() {}
+//! An echo server: the smallest program on netlib that is worth measuring.
+//!
+//! ```sh
+//! cargo run --release -p netlib-examples --example echo_server -- --port 7000
+//! ```
+//!
+//! Without `--framed` every byte comes back as it came. With it the peer speaks in frames, a
+//! big-endian 32-bit length first that counts the whole frame, and whole frames come back.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+
+use clap::Parser;
+use netlib::codec::{LengthPrefixed, LengthWidth};
+use netlib::{BackendKind, Conn, Context, Decode, Frame, FrameError, FrameHandler, Framed, Handler};
+use netlib::{ListenOptions, Reactor, ReactorConfig, Signal, SignalFd};
+
+/// The header of a frame, its length included.
+const HEADER: u64 = 16;
+/// The longest frame that is echoed; what claims to be longer is a bad frame.
+const MAX_FRAME: u64 = 1 << 20;
+
+/// Sends everything back.
+#[derive(Parser)]
+#[command(version, about, long_about = None)]
+struct Options {
+    /// How to wait for sockets: mio, epoll-lt, epoll-et, poll, select, uring-poll
+    #[arg(long, value_name = "NAME", env = BackendKind::ENV)]
+    backend: Option<BackendKind>,
+    /// Echo frames: a big-endian 32-bit total length, then the rest of a 16-byte header, then
+    /// the body
+    #[arg(long)]
+    framed: bool,
+    /// Event loops, each on its own thread
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// Address to listen on
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    listen: IpAddr,
+    /// Port to listen on; 0 takes any free one, which is printed
+    #[arg(long)]
+    port: u16,
+}
+
+struct EchoBytes;
+
+impl Handler<()> for EchoBytes {
+    fn on_data(&mut self, (): &mut (), _: &mut Context<()>, conn: &Conn, input: &[u8]) -> usize {
+        // Refused only if the connection is over its limit; the reactor then ends it.
+        let _ = conn.send_slice(input);
+        input.len()
+    }
+}
+
+struct EchoFrames;
+
+impl FrameHandler<()> for EchoFrames {
+    fn on_frame(&mut self, (): &mut (), _: &mut Context<()>, conn: &Conn, frame: &[u8]) {
+        let _ = conn.send_slice(frame);
+    }
+}
+
+/// Whole frames, their header included.
+struct WholeFrames(LengthPrefixed);
+
+impl WholeFrames {
+    fn new() -> Self {
+        Self(LengthPrefixed::new(LengthWidth::Four, MAX_FRAME).min(HEADER).counting_itself())
+    }
+}
+
+impl Decode for WholeFrames {
+    fn decode(&mut self, input: &[u8]) -> Result<Option<Frame>, FrameError> {
+        let frame = self.0.decode(input)?;
+        Ok(frame.map(|frame| Frame { body: 0..frame.consumed, ..frame }))
+    }
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let options = Options::parse();
+    match serve(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo_server: cannot serve on {}:{}: {error}", options.listen, options.port);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(options: &Options) -> io::Result<()> {
+    let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?;
+    let mut reactor = Reactor::<()>::new(ReactorConfig { backend: options.backend, ..ReactorConfig::default() })?;
+    let cx = reactor.context();
+    cx.on_signals(signals, |(), cx, _| cx.stop())?;
+    let addr = SocketAddr::new(options.listen, options.port);
+    let framed = options.framed;
+    let listener = cx.listen(addr, ListenOptions::default(), move |(), _, _| {
+        Some(if framed { Box::new(Framed::new(WholeFrames::new(), EchoFrames)) } else { Box::new(EchoBytes) })
+    })?;
+    eprintln!("echoing on {} with {}", listener.local_addr(), cx.backend_name());
+    println!("ready");
+    io::stdout().flush()?;
+    reactor.run(&mut ())
+}

@@ -7,7 +7,32 @@ use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Stands for a moment that a clock cannot name.
+pub(crate) const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// Where a reactor takes the time from.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use netlib::clock::Clock;
+/// use netlib::ReactorConfig;
+///
+/// /// Runs at half speed.
+/// struct Slow(Instant);
+///
+/// impl Clock for Slow {
+///     fn now(&self) -> Instant {
+///         self.0 + self.0.elapsed() / 2
+///     }
+///
+///     fn unix_time(&self) -> Duration {
+///         Duration::ZERO
+///     }
+/// }
+///
+/// let config = ReactorConfig { clock: Box::new(Slow(Instant::now())), ..ReactorConfig::default() };
+/// # drop(config);
+/// ```
 pub trait Clock: 'static {
     /// Time for measuring; never goes back.
     fn now(&self) -> Instant;
@@ -18,6 +43,13 @@ pub trait Clock: 'static {
 }
 
 /// The clocks of the operating system.
+///
+/// ```
+/// use netlib::clock::{Clock, SystemClock};
+///
+/// let begin = SystemClock.now();
+/// assert!(SystemClock.now() >= begin);
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 

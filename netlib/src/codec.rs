@@ -6,6 +6,26 @@ use std::fmt;
 use std::ops::Range;
 
 /// Finds frames in a byte stream.
+///
+/// ```
+/// use netlib::{Decode, Frame, FrameError};
+///
+/// /// Messages that end with a semicolon.
+/// struct Statements;
+///
+/// impl Decode for Statements {
+///     fn decode(&mut self, input: &[u8]) -> Result<Option<Frame>, FrameError> {
+///         match input.iter().position(|byte| *byte == b';') {
+///             Some(end) => Ok(Some(Frame { consumed: end + 1, body: 0..end })),
+///             None if input.len() > 1000 => Err(FrameError::TooLong),
+///             None => Ok(None),
+///         }
+///     }
+/// }
+///
+/// let frame = Statements.decode(b"select 1; sel").unwrap().unwrap();
+/// assert_eq!((frame.consumed, frame.body), (9, 0..8));
+/// ```
 pub trait Decode: 'static {
     /// Looks for a frame at the beginning of `input`, which starts with the first byte that no
     /// frame has consumed. `None` asks for more: the next call shows the same bytes and further
@@ -14,6 +34,14 @@ pub trait Decode: 'static {
 }
 
 /// Where a frame lies in the input it was found in.
+///
+/// ```
+/// use netlib::Frame;
+///
+/// let input = b"\x02hi\x03";
+/// let frame = Frame { consumed: 3, body: 1..3 };
+/// assert_eq!(&input[frame.body], b"hi");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Bytes from the beginning of the input to the end of the frame.
@@ -23,6 +51,12 @@ pub struct Frame {
 }
 
 /// Why the bytes are not a frame.
+///
+/// ```
+/// use netlib::FrameError;
+///
+/// assert_eq!(FrameError::TooLong.to_string(), "frame longer than the limit");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
     /// A length below the least possible one.
@@ -46,6 +80,13 @@ impl fmt::Display for FrameError {
 impl std::error::Error for FrameError {}
 
 /// The size of a length field.
+///
+/// ```
+/// use netlib::codec::{Decode, LengthPrefixed, LengthWidth};
+///
+/// let mut decoder = LengthPrefixed::new(LengthWidth::Two, 100);
+/// assert_eq!(decoder.decode(b"\0\x02hi").unwrap().unwrap().body, 2..4);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LengthWidth {
     /// 16 bits.
@@ -109,10 +150,12 @@ impl LengthPrefixed {
 impl Decode for LengthPrefixed {
     fn decode(&mut self, input: &[u8]) -> Result<Option<Frame>, FrameError> {
         let width = self.width.bytes();
-        let Some(field) = input.get(..width) else {
-            return Ok(None);
+        let length = match self.width {
+            LengthWidth::Two => input.first_chunk().map(|field| u64::from(u16::from_be_bytes(*field))),
+            LengthWidth::Four => input.first_chunk().map(|field| u64::from(u32::from_be_bytes(*field))),
+            LengthWidth::Eight => input.first_chunk().map(|field| u64::from_be_bytes(*field)),
         };
-        let length = field.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        let Some(length) = length else { return Ok(None) };
         if length > self.max {
             return Err(FrameError::TooLong);
         }

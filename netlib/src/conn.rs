@@ -4,9 +4,9 @@
 //! A handle only queues and marks. The work is done by the reactor in *Flush* and
 //! *Reap* (`conn_io.rs`, `conn_close.rs`), so no call here can run another callback.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,11 @@ use bytes::Bytes;
 use crate::buffer::OutputBuffer;
 use crate::conn_options::{CloseReason, ConnOptions, OutputPolicy, SendError};
 use crate::context::Context;
-use crate::socket::Stream;
+use crate::per_address::PerAddress;
+use crate::socket::Address;
 use crate::timer::TimerId;
 use crate::token::Token;
+use crate::transport::Transport;
 
 /// The callbacks of one stream connection. The value lives in the connection's
 /// slot and is the place for the connection's own state.
@@ -25,6 +27,24 @@ use crate::token::Token;
 /// All of them run on the reactor's thread, in arrival order, never nested. After
 /// [`Conn::close`] or [`Conn::abort`] only [`on_close`](Handler::on_close) still
 /// comes. A panic ends this connection with [`CloseReason::HandlerPanic`].
+///
+/// ```
+/// use netlib::{CloseReason, Conn, Context, Handler};
+///
+/// /// Counts for all connections what each of them received.
+/// struct Meter;
+///
+/// impl Handler<u64> for Meter {
+///     fn on_data(&mut self, total: &mut u64, _: &mut Context<u64>, _: &Conn, input: &[u8]) -> usize {
+///         *total += input.len() as u64;
+///         input.len()
+///     }
+///
+///     fn on_close(&mut self, _: &mut u64, _: &mut Context<u64>, conn: &Conn, reason: &CloseReason) {
+///         println!("{} sent {} bytes: {reason}", conn.peer_addr(), conn.bytes_in());
+///     }
+/// }
+/// ```
 #[allow(unused_variables)]
 pub trait Handler<S: 'static>: 'static {
     /// The connection is up: accepted, or the connect succeeded.
@@ -47,7 +67,8 @@ pub trait Handler<S: 'static>: 'static {
     /// The output buffer, once over the high mark, fell to [`ConnOptions::low_water`].
     fn on_low_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
 
-    /// Everything that was queued has been handed to the kernel.
+    /// Everything that was queued has been handed to the kernel. Comes in the *Flush* that did it,
+    /// so what is sent here leaves in the next tick.
     fn on_flushed(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
 
     /// A timer made with [`Context::conn_timer`] is due.
@@ -63,6 +84,8 @@ pub trait Handler<S: 'static>: 'static {
 pub(crate) enum State {
     /// The connect is under way; sends are queued.
     Connecting,
+    /// The socket is connected, its layer is not agreed upon yet; sends are queued.
+    Handshaking,
     Open,
     /// Closed by either side; `on_close` comes in this tick's *Reap*.
     Closing,
@@ -75,54 +98,145 @@ pub(crate) enum State {
 /// One bit each in [`Inner::flags`].
 pub(crate) mod flag {
     /// Stands in the loop's list of connections to look at in *Flush*.
-    pub(crate) const MARKED: u16 = 1;
+    pub(crate) const MARKED: u32 = 1;
     /// Paused by [`super::Conn::pause`].
-    pub(crate) const PAUSED: u16 = 1 << 1;
+    pub(crate) const PAUSED: u32 = 1 << 1;
     /// Paused by the output policy.
-    pub(crate) const PAUSED_BY_OUTPUT: u16 = 1 << 2;
+    pub(crate) const PAUSED_BY_OUTPUT: u32 = 1 << 2;
     /// The output is over the high mark and that was reported.
-    pub(crate) const ABOVE_HIGH: u16 = 1 << 3;
+    pub(crate) const ABOVE_HIGH: u32 = 1 << 3;
     /// A write came back short: wait for writability before the next.
-    pub(crate) const BLOCKED: u16 = 1 << 4;
+    pub(crate) const BLOCKED: u32 = 1 << 4;
     /// The peer's FIN was read.
-    pub(crate) const EOF: u16 = 1 << 5;
+    pub(crate) const EOF: u32 = 1 << 5;
     /// Unsent output is to be dropped.
-    pub(crate) const ABORT: u16 = 1 << 6;
+    pub(crate) const ABORT: u32 = 1 << 6;
     /// The handler was replaced while it ran: it gets no more input.
-    pub(crate) const REPLACED: u16 = 1 << 7;
+    pub(crate) const REPLACED: u32 = 1 << 7;
     /// Reading was resumed: look for input although no event says so.
-    pub(crate) const RESUMED: u16 = 1 << 8;
+    pub(crate) const RESUMED: u32 = 1 << 8;
     /// Stands in the loop's local ready list.
-    pub(crate) const READY: u16 = 1 << 9;
+    pub(crate) const READY: u32 = 1 << 9;
     /// Our FIN has been sent.
-    pub(crate) const FIN_SENT: u16 = 1 << 10;
+    pub(crate) const FIN_SENT: u32 = 1 << 10;
     /// The idle timeout was changed: the timer is to be set anew.
-    pub(crate) const IDLE_CHANGED: u16 = 1 << 11;
+    pub(crate) const IDLE_CHANGED: u32 = 1 << 11;
+    /// Our FIN follows what is queued; no more may be sent.
+    pub(crate) const FINISHED: u32 = 1 << 12;
+    /// The layer was told to say good-bye.
+    pub(crate) const LAYER_CLOSED: u32 = 1 << 13;
+    /// Reading rests until the rate allows more.
+    pub(crate) const PAUSED_BY_RATE: u32 = 1 << 14;
+    /// Writing rests until the rate allows more.
+    pub(crate) const WRITE_RESTS: u32 = 1 << 15;
+    /// There is a layer over the socket.
+    pub(crate) const LAYERED: u32 = 1 << 16;
+
+    /// Any of these, and nothing is read.
+    pub(crate) const NO_READING: u32 = PAUSED | PAUSED_BY_OUTPUT | PAUSED_BY_RATE;
 }
 
 /// What all handles of one loop share with it.
 pub(crate) struct Shared {
     /// Connections to look at in the next *Flush*.
     pub(crate) marked: RefCell<Vec<Token>>,
+    /// When the loop was made: connections keep their times as nanoseconds since then.
+    epoch: Instant,
     /// The time of this tick.
-    pub(crate) now: Cell<Instant>,
+    now: Cell<Instant>,
+    /// The same, since `epoch`.
+    nanos: Cell<u64>,
     /// Bytes sent on all connections.
     pub(crate) bytes_out: Cell<u64>,
+    /// Empty output buffers, which keep some memory. So a connection that has nothing to send
+    /// holds none, and one that answers allocates nothing.
+    #[allow(clippy::vec_box)] // they move between here and the connections
+    spare: RefCell<Vec<Box<OutputBuffer>>>,
 }
 
+/// As many connections as may answer in one tick without allocating.
+const SPARE_BUFFERS: usize = 64;
+
+impl Shared {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self {
+            marked: RefCell::default(),
+            epoch: now,
+            now: Cell::new(now),
+            nanos: Cell::new(0),
+            bytes_out: Cell::new(0),
+            spare: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    pub(crate) fn set_now(&self, now: Instant) {
+        self.now.set(now);
+        // 584 years.
+        self.nanos.set(now.saturating_duration_since(self.epoch).as_nanos() as u64);
+    }
+
+    #[allow(clippy::unnecessary_box_returns)] // as above
+    fn take_buffer(&self) -> Box<OutputBuffer> {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, buffer: Box<OutputBuffer>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_BUFFERS {
+            spare.push(buffer);
+        }
+    }
+}
+
+/// What the connections of one listener, or of one call of connect, have in common.
+pub(crate) struct Group {
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) options: ConnOptions,
+    /// Bytes that may wait before a send is refused.
+    most_queued: usize,
+    /// How many there are.
+    pub(crate) live: Cell<usize>,
+    /// And of which addresses, if a listener limits that.
+    pub(crate) per_address: PerAddress,
+}
+
+impl Group {
+    pub(crate) fn new(shared: &Rc<Shared>, options: ConnOptions) -> Rc<Self> {
+        let most_queued = match options.policy {
+            OutputPolicy::Notify | OutputPolicy::Pause => options.output_limit,
+            OutputPolicy::Drop | OutputPolicy::Close => options.high_water.min(options.output_limit),
+        };
+        Rc::new(Self {
+            shared: Rc::clone(shared),
+            options,
+            most_queued,
+            live: Cell::new(0),
+            per_address: PerAddress::default(),
+        })
+    }
+}
+
+/// Every byte here is paid for by each idle connection: `tests/memory.rs` counts them.
 pub(crate) struct Inner {
     pub(crate) token: Token,
-    pub(crate) shared: Rc<Shared>,
-    pub(crate) options: Rc<ConnOptions>,
-    pub(crate) stream: RefCell<Option<Stream>>,
-    pub(crate) output: RefCell<OutputBuffer>,
-    pub(crate) reason: RefCell<Option<CloseReason>>,
+    pub(crate) group: Rc<Group>,
+    pub(crate) transport: RefCell<Transport>,
+    /// Taken from the loop's spare ones while something is queued.
+    output: RefCell<Option<Box<OutputBuffer>>>,
+    pub(crate) reason: Cell<Option<Box<CloseReason>>>,
     pub(crate) state: Cell<State>,
-    pub(crate) flags: Cell<u16>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) idle_timeout: Cell<Option<Duration>>,
-    pub(crate) last_recv: Cell<Instant>,
-    pub(crate) last_send: Cell<Instant>,
+    pub(crate) flags: Cell<u32>,
+    /// Not known until a connect by name has found the address that answers.
+    pub(crate) peer: OnceCell<Address>,
+    /// In nanoseconds; 0 is none.
+    idle_timeout: Cell<u64>,
+    /// In nanoseconds since the loop's epoch, as is the next.
+    last_recv: Cell<u64>,
+    last_send: Cell<u64>,
     pub(crate) bytes_in: Cell<u64>,
     pub(crate) bytes_out: Cell<u64>,
 }
@@ -131,31 +245,45 @@ pub(crate) struct Inner {
 /// dropping gives it back; neither opens nor closes anything.
 ///
 /// Thread rule: it belongs to its reactor's thread (it is not `Send`). To reach a
-/// connection from another thread, post through a [`Remote`](crate::Remote).
+/// connection from another thread, take a [`RemoteConn`](crate::RemoteConn), which posts.
+///
+/// ```
+/// use bytes::Bytes;
+/// use netlib::{Conn, SendError};
+///
+/// /// One announcement to everybody: the bytes are shared, not copied.
+/// fn announce(text: &Bytes, conns: &[Conn]) {
+///     for conn in conns {
+///         if conn.send(text.clone()) == Err(SendError::Full) {
+///             conn.abort(); // it does not keep up
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Conn(pub(crate) Rc<Inner>);
 
 impl Conn {
     pub(crate) fn new(
         token: Token,
-        shared: Rc<Shared>,
-        options: Rc<ConnOptions>,
-        stream: Option<Stream>,
-        peer: SocketAddr,
+        group: Rc<Group>,
+        transport: Transport,
+        peer: Option<Address>,
         state: State,
     ) -> Self {
-        let now = shared.now.get();
-        let idle_timeout = Cell::new(options.idle_timeout);
+        let now = group.shared.nanos.get();
+        let idle_timeout = Cell::new(in_nanos(group.options.idle_timeout));
+        let flags = Cell::new(if transport.is_layered() { flag::LAYERED } else { 0 });
+        group.live.set(group.live.get() + 1);
         Self(Rc::new(Inner {
             token,
-            shared,
-            options,
-            stream: RefCell::new(stream),
-            output: RefCell::default(),
-            reason: RefCell::new(None),
+            group,
+            transport: RefCell::new(transport),
+            output: RefCell::new(None),
+            reason: Cell::new(None),
             state: Cell::new(state),
-            flags: Cell::new(0),
-            peer,
+            flags,
+            peer: peer.map_or_else(OnceCell::new, OnceCell::from),
             idle_timeout,
             last_recv: Cell::new(now),
             last_send: Cell::new(now),
@@ -170,31 +298,60 @@ impl Conn {
     }
 
     /// Queues `bytes` for this tick's *Flush*, which writes everything queued at
-    /// once. While a connect is under way the bytes wait for it.
+    /// once. The bytes are shared and not copied, so one message may go to many
+    /// connections. While a connect or handshake is under way they wait for it.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`], also when this very send reached the output limit;
+    /// [`SendError::Full`] under [`OutputPolicy::Drop`].
     pub fn send(&self, bytes: impl Into<Bytes>) -> Result<(), SendError> {
+        let bytes = bytes.into();
+        self.queue(bytes.len(), |output| output.push(bytes))
+    }
+
+    /// [`send`](Self::send) of a copy: for small answers that are made in place. Copies
+    /// that follow each other leave as one piece, and allocate nothing when the
+    /// socket takes them at once.
+    pub fn send_slice(&self, bytes: &[u8]) -> Result<(), SendError> {
+        self.queue(bytes.len(), |output| output.push_slice(bytes))
+    }
+
+    /// [`send`](Self::send) of several parts, all of them or none. They leave in one
+    /// vectored write.
+    pub fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        let len = parts.iter().map(Bytes::len).sum();
+        self.queue(len, |output| parts.iter().for_each(|part| output.push(part.clone())))
+    }
+
+    /// Queues `len` bytes of a file from `offset` on. The kernel sends them from its
+    /// cache when their turn comes (sendfile); under a [layer](crate::layer) they
+    /// are read piece by piece. Either way a slow disk holds up the loop. They count
+    /// for [`queued`](Self::queued) but not for the marks and limits, since they take
+    /// no memory. A file that has become shorter by then ends the connection.
+    pub fn send_file(&self, file: &Rc<OwnedFd>, offset: u64, len: u64) -> Result<(), SendError> {
+        self.queue(0, |output| output.push_file(Rc::clone(file), offset, len))
+    }
+
+    /// `len` is what `push` adds to memory.
+    fn queue(&self, len: usize, push: impl FnOnce(&mut OutputBuffer)) -> Result<(), SendError> {
         let inner = &self.0;
-        if !self.is_open() {
+        let group = &*inner.group;
+        if !self.is_open() || self.has(flag::FINISHED) {
             return Err(SendError::Closed);
         }
-        let bytes = bytes.into();
-        if bytes.is_empty() {
-            return Ok(());
+        let queued = self.in_memory();
+        if queued > 0 && queued + len > group.most_queued {
+            self.make_room(len)?;
         }
-        if self.queued() > 0 && self.queued() + bytes.len() > self.most_queued() {
-            // One tick's input can ask for more output than may wait. That alone does
-            // not make the peer a slow one: see what it takes now.
-            self.write_now(usize::MAX);
-            if self.queued() > 0 && self.queued() + bytes.len() > self.most_queued() {
-                if inner.options.policy == OutputPolicy::Drop {
-                    return Err(SendError::Full);
-                }
-                self.end(CloseReason::OutputLimit, true);
-                return Err(SendError::Closed);
-            }
-        }
-        inner.output.borrow_mut().push(bytes);
-        inner.last_send.set(inner.shared.now.get());
-        if inner.options.policy == OutputPolicy::Pause && self.queued() >= inner.options.high_water {
+        let in_memory = {
+            let mut output = inner.output.borrow_mut();
+            let output = output.get_or_insert_with(|| group.shared.take_buffer());
+            push(output);
+            output.in_memory()
+        };
+        inner.last_send.set(group.shared.nanos.get());
+        if group.options.policy == OutputPolicy::Pause && in_memory >= group.options.high_water {
             // Now, not in *Flush*: what is left of this tick's input would go on.
             self.set(flag::PAUSED_BY_OUTPUT);
         }
@@ -202,36 +359,93 @@ impl Conn {
         Ok(())
     }
 
-    /// Bytes that may wait before a send is refused.
-    fn most_queued(&self) -> usize {
-        let options = &self.0.options;
-        match options.policy {
-            OutputPolicy::Notify | OutputPolicy::Pause => options.output_limit,
-            OutputPolicy::Drop | OutputPolicy::Close => options.high_water.min(options.output_limit),
+    /// One tick's input can ask for more output than may wait. That alone does not make the
+    /// peer a slow one: see what it takes now.
+    #[cold]
+    fn make_room(&self, len: usize) -> Result<(), SendError> {
+        self.write_now(u64::MAX);
+        let queued = self.in_memory();
+        if queued == 0 || queued + len <= self.0.group.most_queued {
+            return Ok(());
         }
+        if self.options().policy == OutputPolicy::Drop {
+            return Err(SendError::Full);
+        }
+        self.end(CloseReason::OutputLimit, true);
+        Err(SendError::Closed)
     }
 
     /// Writes what is queued, about `budget` bytes of it, until the socket takes no
-    /// more. An error ends the connection.
-    pub(crate) fn write_now(&self, mut budget: usize) {
+    /// more; returns how much. An error ends the connection.
+    pub(crate) fn write_now(&self, budget: u64) -> u64 {
         let inner = &self.0;
-        while inner.state.get() != State::Connecting && !self.has(flag::BLOCKED) && self.queued() > 0 && budget > 0 {
-            let outcome = match inner.stream.borrow().as_ref() {
-                Some(stream) => inner.output.borrow_mut().write_to(stream),
-                None => return,
-            };
-            match outcome {
-                Ok(progress) => {
-                    let written = progress.written as u64;
-                    inner.bytes_out.set(inner.bytes_out.get() + written);
-                    inner.shared.bytes_out.set(inner.shared.bytes_out.get() + written);
-                    if progress.blocked {
-                        self.set(flag::BLOCKED);
+        if matches!(inner.state.get(), State::Connecting | State::Handshaking) {
+            return 0;
+        }
+        let mut total = 0;
+        let mut failure = None;
+        {
+            let mut output = inner.output.borrow_mut();
+            let mut transport = inner.transport.borrow_mut();
+            while total < budget && !self.has(flag::BLOCKED) {
+                let outcome = match &mut *output {
+                    Some(output) if !output.is_empty() => transport.write(output),
+                    _ if transport.pending() > 0 => transport.write(&mut OutputBuffer::new()),
+                    _ => break,
+                };
+                match outcome {
+                    Ok(progress) => {
+                        total += progress.written as u64;
+                        if progress.blocked {
+                            self.set(flag::BLOCKED);
+                        }
                     }
-                    budget = budget.saturating_sub(progress.written);
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
+                    }
                 }
-                Err(error) => self.end(CloseReason::from_io(&error), true),
             }
+            if output.as_ref().is_some_and(|output| output.is_empty())
+                && let Some(output) = output.take()
+            {
+                inner.group.shared.give_back(output);
+            }
+        }
+        inner.bytes_out.set(inner.bytes_out.get() + total);
+        inner.group.shared.bytes_out.set(inner.group.shared.bytes_out.get() + total);
+        if let Some(error) = failure {
+            self.end(CloseReason::from_io(&error), true);
+        }
+        total
+    }
+
+    /// Lets only so much of the output leave for now.
+    pub(crate) fn allow_output(&self, bytes: u64) {
+        if let Some(output) = &mut *self.0.output.borrow_mut() {
+            output.allow(bytes);
+        }
+    }
+
+    /// Something is to be written, be it the layer's own.
+    pub(crate) fn has_output(&self) -> bool {
+        self.queued() > 0 || (self.has(flag::LAYERED) && self.0.transport.borrow().pending() > 0)
+    }
+
+    pub(crate) fn clear_output(&self) {
+        if let Some(mut output) = self.0.output.take() {
+            output.clear();
+            self.0.group.shared.give_back(output);
+        }
+    }
+
+    /// Ends our side in order and leaves the peer's open: what is queued is flushed,
+    /// then FIN. Further sends are refused; input goes on to arrive, until the peer's own
+    /// end. A second call does nothing.
+    pub fn finish(&self) {
+        if self.is_open() && !self.has(flag::FINISHED) {
+            self.set(flag::FINISHED);
+            self.mark();
         }
     }
 
@@ -255,15 +469,15 @@ impl Conn {
     pub(crate) fn end(&self, reason: CloseReason, abort: bool) {
         let was_open = self.is_open();
         // A connect that is given up has nothing to flush to.
-        if abort || self.0.state.get() == State::Connecting {
-            self.0.output.borrow_mut().clear();
+        if abort || matches!(self.0.state.get(), State::Connecting | State::Handshaking) {
+            self.clear_output();
             if !self.take(flag::ABORT) {
                 self.mark();
             }
             self.set(flag::ABORT);
         }
         if was_open {
-            *self.0.reason.borrow_mut() = Some(reason);
+            self.0.reason.set(Some(Box::new(reason)));
             self.0.state.set(State::Closing);
             self.mark();
         }
@@ -287,57 +501,85 @@ impl Conn {
 
     /// Connecting or connected, and not closed by either side.
     pub fn is_open(&self) -> bool {
-        matches!(self.0.state.get(), State::Connecting | State::Open)
+        matches!(self.0.state.get(), State::Connecting | State::Handshaking | State::Open)
+    }
+
+    /// Open, with nothing to write and nothing to be done about it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.0.state.get() == State::Open && self.0.flags.get() & !flag::LAYERED == 0 && !self.has_output()
     }
 
     /// Whether a handler should go on taking input: open, not paused, and not
     /// replaced by another handler. Framing loops ask it after every frame.
     pub fn wants_input(&self) -> bool {
-        self.0.state.get() == State::Open && !self.has(flag::PAUSED | flag::PAUSED_BY_OUTPUT | flag::REPLACED)
+        self.0.state.get() == State::Open && !self.has(flag::NO_READING | flag::REPLACED)
     }
 
-    /// The other end.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.0.peer
+    /// The other end; [`Address::UNSPECIFIED`] until a connect by name has found it.
+    pub fn peer_addr(&self) -> Address {
+        self.0.peer.get().cloned().unwrap_or(Address::UNSPECIFIED)
     }
 
-    /// This end; the unspecified address once the socket is gone.
-    pub fn local_addr(&self) -> SocketAddr {
-        let stream = self.0.stream.borrow();
-        let address = stream.as_ref().and_then(|stream| stream.local_addr().ok());
-        address.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+    /// This end; [`Address::UNSPECIFIED`] while there is no socket.
+    pub fn local_addr(&self) -> Address {
+        let transport = self.0.transport.borrow();
+        let address = transport.stream().and_then(|stream| stream.local_addr().ok());
+        address.unwrap_or(Address::UNSPECIFIED)
     }
 
-    /// Bytes received so far.
+    /// Asks the connection's [layer](crate::layer), if it has one of that type.
+    pub fn with_layer<L: crate::layer::Layer, R>(&self, f: impl FnOnce(&L) -> R) -> Option<R> {
+        self.0.transport.borrow().layer::<L>().map(f)
+    }
+
+    /// Bytes received so far; under a [layer](crate::layer), what it made of them.
     pub fn bytes_in(&self) -> u64 {
         self.0.bytes_in.get()
     }
 
-    /// Bytes handed to the kernel so far.
+    /// Bytes handed to the kernel, or to the [layer](crate::layer), so far.
     pub fn bytes_out(&self) -> u64 {
         self.0.bytes_out.get()
     }
 
-    /// Bytes waiting to be sent.
-    pub fn queued(&self) -> usize {
-        self.0.output.borrow().len()
+    /// Bytes waiting to be sent, those of files included.
+    pub fn queued(&self) -> u64 {
+        self.0.output.borrow().as_ref().map_or(0, |output| output.len())
+    }
+
+    /// Bytes of the output that are in memory: what the marks and limits count.
+    pub(crate) fn in_memory(&self) -> usize {
+        self.0.output.borrow().as_ref().map_or(0, |output| output.in_memory())
     }
 
     /// When something was last received; at first, when the connection was made.
     pub fn last_recv(&self) -> Instant {
-        self.0.last_recv.get()
+        self.0.group.shared.epoch + Duration::from_nanos(self.0.last_recv.get())
     }
 
     /// When something was last queued; at first, when the connection was made.
     pub fn last_send(&self) -> Instant {
-        self.0.last_send.get()
+        self.0.group.shared.epoch + Duration::from_nanos(self.0.last_send.get())
+    }
+
+    pub(crate) fn received_now(&self) {
+        self.0.last_recv.set(self.0.group.shared.nanos.get());
+    }
+
+    pub(crate) fn options(&self) -> &ConnOptions {
+        &self.0.group.options
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        let nanos = self.0.idle_timeout.get();
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
     }
 
     /// Closes the connection with [`CloseReason::Idle`] once nothing has been
     /// received for that long; None takes the limit away. Time in which this side has
     /// paused reading does not count.
     pub fn set_idle_timeout(&self, timeout: Option<Duration>) {
-        self.0.idle_timeout.set(timeout);
+        self.0.idle_timeout.set(in_nanos(timeout));
         if self.is_open() {
             self.set(flag::IDLE_CHANGED);
             self.mark();
@@ -348,35 +590,40 @@ impl Conn {
     pub(crate) fn mark(&self) {
         if !self.has(flag::MARKED) && self.0.state.get() != State::Dead {
             self.set(flag::MARKED);
-            self.0.shared.marked.borrow_mut().push(self.0.token);
+            self.0.group.shared.marked.borrow_mut().push(self.0.token);
         }
     }
 
-    pub(crate) fn has(&self, bits: u16) -> bool {
+    pub(crate) fn has(&self, bits: u32) -> bool {
         self.0.flags.get() & bits != 0
     }
 
-    pub(crate) fn set(&self, bits: u16) {
+    pub(crate) fn set(&self, bits: u32) {
         self.0.flags.set(self.0.flags.get() | bits);
     }
 
-    pub(crate) fn clear(&self, bits: u16) {
+    pub(crate) fn clear(&self, bits: u32) {
         self.0.flags.set(self.0.flags.get() & !bits);
     }
 
     /// Clears the bits and says whether any was set.
-    pub(crate) fn take(&self, bits: u16) -> bool {
+    pub(crate) fn take(&self, bits: u32) -> bool {
         let had = self.has(bits);
         self.clear(bits);
         had
     }
 }
 
+/// 0 for none; longer than 584 years is that long.
+fn in_nanos(timeout: Option<Duration>) -> u64 {
+    timeout.map_or(0, |timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX).max(1))
+}
+
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Conn")
             .field("id", &self.0.token)
-            .field("peer", &self.0.peer)
+            .field("peer", &self.0.peer.get())
             .field("state", &self.0.state.get())
             .finish_non_exhaustive()
     }

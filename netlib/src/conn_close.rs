@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::conn::{Conn, State, flag};
 use crate::conn_options::CloseReason;
 use crate::context::{Context, TimerTask};
-use crate::slot::{Origin, Slot};
+use crate::slot::Slot;
 use crate::token::Token;
 
 /// An orderly close that makes progress is given up after so many linger times.
@@ -31,7 +31,7 @@ impl<S: 'static> Context<S> {
             match conn.0.state.get() {
                 State::Closing => self.close_now(state, token, &conn),
                 State::Dead => self.free(token),
-                State::Connecting | State::Open | State::Lingering => {}
+                State::Connecting | State::Handshaking | State::Open | State::Lingering => {}
             }
         }
         // Nothing is closed into the list while it is gone: what callbacks close is
@@ -40,15 +40,13 @@ impl<S: 'static> Context<S> {
     }
 
     fn close_now(&mut self, state: &mut S, token: Token, conn: &Conn) {
-        let reason = conn.0.reason.borrow().clone().unwrap_or(CloseReason::Local);
-        let keeper = match self.slots.conn_mut(token).map(|slot| &slot.origin) {
-            Some(Origin::Kept(keeper)) => Some(Rc::clone(keeper)),
-            _ => None,
-        };
+        let reason = conn.0.reason.take().map_or(CloseReason::Local, |reason| *reason);
+        let slot = self.slots.conn_mut(token);
+        let keeper = slot.and_then(|slot| slot.rare()?.keeper.as_ref().map(Rc::clone));
         if let Some(keeper) = keeper {
             keeper.closed(self);
         }
-        self.call(state, token, |handler, state, cx, conn| handler.on_close(state, cx, conn, &reason));
+        self.call(state, token, conn, |handler, state, cx, conn| handler.on_close(state, cx, conn, &reason));
         let Some(slot) = self.slots.conn_mut(token) else { return };
         slot.handler = None;
         slot.tail = crate::buffer::InputTail::default();
@@ -62,9 +60,9 @@ impl<S: 'static> Context<S> {
     }
 
     fn set_linger(&mut self, linger: Linger, conn: &Conn) {
-        let timer = self.timers.insert(self.due(conn.0.options.linger), TimerTask::Linger(linger));
+        let timer = self.timers.insert(self.due(conn.options().linger), TimerTask::Linger(linger));
         if let Some(slot) = self.slots.conn_mut(linger.token) {
-            slot.deadline = Some(timer);
+            slot.rare_mut().deadline = Some(timer);
         }
     }
 
@@ -73,16 +71,9 @@ impl<S: 'static> Context<S> {
     pub(crate) fn linger(&mut self, token: Token, conn: &Conn) -> bool {
         let flushed = conn.queued() == 0;
         if flushed && !conn.has(flag::ABORT | flag::FIN_SENT) {
-            conn.set(flag::FIN_SENT);
-            let sent = match conn.0.stream.borrow().as_ref() {
-                Some(stream) => stream.shutdown_write().is_ok(),
-                None => false,
-            };
-            if !sent {
-                conn.set(flag::ABORT);
-            }
+            Self::send_fin(conn);
         }
-        if conn.has(flag::ABORT) || (flushed && conn.has(flag::EOF)) {
+        if conn.has(flag::ABORT) || (conn.has(flag::EOF) && conn.has(flag::FIN_SENT)) {
             return true;
         }
         self.update_interest(token);
@@ -92,7 +83,7 @@ impl<S: 'static> Context<S> {
     /// A linger time has passed. A peer that still takes its bytes gets another.
     pub(crate) fn linger_due(&mut self, linger: Linger) {
         let Some(slot) = self.slots.conn_mut(linger.token) else { return };
-        slot.deadline = None;
+        slot.take_deadline();
         let conn = slot.conn.clone();
         if conn.queued() > 0 && conn.bytes_out() > linger.bytes_out && linger.turns < MOST_LINGERS {
             let next = Linger { bytes_out: conn.bytes_out(), turns: linger.turns + 1, ..linger };
@@ -104,13 +95,12 @@ impl<S: 'static> Context<S> {
     }
 
     fn drop_timers(&mut self, token: Token) {
+        self.end_race(token);
         let Some(slot) = self.slots.conn_mut(token) else { return };
-        let mut timers = std::mem::take(&mut slot.timers);
-        timers.extend(slot.idle_timer.take());
-        timers.extend(slot.deadline.take());
-        for timer in timers {
+        for timer in slot.take_timers() {
             self.timers.remove(timer);
         }
+        self.disarm_idle(token);
     }
 
     fn free(&mut self, token: Token) {
@@ -118,20 +108,24 @@ impl<S: 'static> Context<S> {
         let Some(Slot::Conn(slot)) = self.slots.remove(token) else { return };
         let conn = slot.conn;
         conn.0.state.set(State::Dead);
-        if let Some(stream) = conn.0.stream.take()
+        let transport = conn.0.transport.take();
+        if let Some(stream) = transport.stream()
             && slot.registered.is_some()
         {
             // The descriptor is closed right after, which forgets it in any case.
             let _ = self.backend.remove(stream.as_fd());
         }
-        conn.0.output.borrow_mut().clear();
+        drop(transport);
+        conn.clear_output();
         if conn.take(flag::MARKED) {
             // A mark on nothing would cost a tick.
             self.shared.marked.borrow_mut().retain(|marked| *marked != token);
         }
-        if let Origin::Accepted(live) = slot.origin {
-            live.set(live.get() - 1);
+        if let Some(peer) = conn.0.peer.get() {
+            conn.0.group.per_address.leave(peer);
         }
+        let live = &conn.0.group.live;
+        live.set(live.get() - 1);
         self.stats.connections -= 1;
     }
 }

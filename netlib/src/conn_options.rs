@@ -6,8 +6,18 @@ use std::io;
 use std::time::Duration;
 
 use crate::codec::FrameError;
+use crate::rate::Rate;
 
 /// Why a connection ended.
+///
+/// ```
+/// use netlib::{CloseReason, Fault};
+///
+/// let reason = CloseReason::Idle;
+/// assert_eq!(reason.to_string(), "idle for too long"); // for people
+/// assert_eq!(reason.label(), "idle"); // for a metric
+/// assert_eq!(reason.fault(), Fault::Peer); // for an alarm
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
     /// The peer closed its side in order.
@@ -16,12 +26,16 @@ pub enum CloseReason {
     Reset,
     /// Nothing was received for the idle timeout.
     Idle,
+    /// It lived as long as it may, [`ConnOptions::lifetime`].
+    Lifetime,
     /// The connect did not finish in time.
     ConnectTimeout,
     /// The connect failed, at once or later.
     ConnectFailed(io::ErrorKind),
     /// The peer did not take its data and the output limit was reached.
     OutputLimit,
+    /// The peer sent more in all than [`ConnOptions::max_bytes_in`].
+    InputLimit,
     /// The peer sent something that is no frame.
     BadFrame(FrameError),
     /// The connection's [layer](crate::layer) was not agreed upon in time.
@@ -46,7 +60,26 @@ impl CloseReason {
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
                 Self::Reset
             }
+            // A layer's stream that was cut off.
+            io::ErrorKind::UnexpectedEof => Self::Reset,
+            io::ErrorKind::InvalidData => Self::Protocol(error.to_string().into()),
             kind => Self::Io(kind),
+        }
+    }
+
+    /// Whose doing it was: what a metric or an alarm wants to tell apart first.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::PeerClosed | Self::Local | Self::Aborted | Self::Lifetime => Fault::Nobody,
+            Self::Idle
+            | Self::OutputLimit
+            | Self::InputLimit
+            | Self::BadFrame(_)
+            | Self::HandshakeTimeout
+            | Self::Protocol(_)
+            | Self::Refused(_) => Fault::Peer,
+            Self::Reset | Self::ConnectTimeout | Self::ConnectFailed(_) => Fault::Network,
+            Self::HandlerPanic | Self::Io(_) => Fault::Ours,
         }
     }
 
@@ -56,9 +89,11 @@ impl CloseReason {
             Self::PeerClosed => "peer_closed",
             Self::Reset => "reset",
             Self::Idle => "idle",
+            Self::Lifetime => "lifetime",
             Self::ConnectTimeout => "connect_timeout",
             Self::ConnectFailed(_) => "connect_failed",
             Self::OutputLimit => "output_limit",
+            Self::InputLimit => "input_limit",
             Self::BadFrame(_) => "bad_frame",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::Protocol(_) => "protocol",
@@ -77,9 +112,14 @@ impl fmt::Display for CloseReason {
             Self::PeerClosed => f.write_str("closed by the peer"),
             Self::Reset => f.write_str("reset by the peer"),
             Self::Idle => f.write_str("idle for too long"),
+            Self::Lifetime => f.write_str("it has lived as long as it may"),
             Self::ConnectTimeout => f.write_str("connecting took too long"),
+            Self::ConnectFailed(io::ErrorKind::NotFound) => {
+                f.write_str("could not connect: no host or socket of that name")
+            }
             Self::ConnectFailed(kind) => write!(f, "could not connect: {kind}"),
             Self::OutputLimit => f.write_str("the peer does not read and the output limit is reached"),
+            Self::InputLimit => f.write_str("the peer sent more in all than it may"),
             Self::BadFrame(error) => write!(f, "bad frame: {error}"),
             Self::HandshakeTimeout => f.write_str("the handshake took too long"),
             Self::Protocol(what) => write!(f, "protocol broken: {what}"),
@@ -92,7 +132,35 @@ impl fmt::Display for CloseReason {
     }
 }
 
+/// Who or what made a connection end.
+///
+/// ```
+/// use netlib::{CloseReason, Fault};
+///
+/// assert_eq!(CloseReason::PeerClosed.fault(), Fault::Nobody);
+/// assert_eq!(CloseReason::Reset.fault(), Fault::Network);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// It ended in order, by either side.
+    Nobody,
+    /// The peer did what it should not, or did not do what it should.
+    Peer,
+    /// It never came about, or broke on the way.
+    Network,
+    /// A fault of this program or of its machine.
+    Ours,
+}
+
 /// What happens when the output buffer passes [`ConnOptions::high_water`].
+///
+/// ```
+/// use netlib::{ConnOptions, OutputPolicy};
+///
+/// // A subscriber that does not keep up loses its place.
+/// let options = ConnOptions { policy: OutputPolicy::Close, high_water: 256 << 10, ..ConnOptions::default() };
+/// # drop(options);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputPolicy {
     /// Only the callbacks are called.
@@ -108,6 +176,19 @@ pub enum OutputPolicy {
 }
 
 /// Limits and times of a connection. Cheap to share: one value serves a listener.
+///
+/// ```
+/// use std::time::Duration;
+/// use netlib::{ConnOptions, ListenOptions, Rate};
+///
+/// let conn = ConnOptions {
+///     idle_timeout: Some(Duration::from_secs(120)),
+///     read_rate: Some(Rate { bytes_per_second: 1 << 20, burst: 4 << 20 }),
+///     ..ConnOptions::default()
+/// };
+/// let listen = ListenOptions { conn, ..ListenOptions::default() };
+/// # drop(listen);
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConnOptions {
     /// Bytes queued for sending at which the policy sets in.
@@ -126,6 +207,14 @@ pub struct ConnOptions {
     pub input_limit: usize,
     /// Close after so long without input. None: never.
     pub idle_timeout: Option<Duration>,
+    /// Close with [`CloseReason::Lifetime`] so long after the connection opened. None: never.
+    pub lifetime: Option<Duration>,
+    /// Close with [`CloseReason::InputLimit`] once more than this was received in all.
+    pub max_bytes_in: Option<u64>,
+    /// How fast the peer may send: over it, reading rests, and TCP slows the peer down.
+    pub read_rate: Option<Rate>,
+    /// How fast this side sends: over it, output waits. Not kept in an orderly close.
+    pub write_rate: Option<Rate>,
     /// How long [`Conn::close`](crate::Conn::close) waits without progress: for the peer to take what is
     /// left, and then for its FIN.
     pub linger: Duration,
@@ -142,6 +231,10 @@ impl Default for ConnOptions {
             output_limit: 4 << 20,
             input_limit: 32 << 20,
             idle_timeout: None,
+            lifetime: None,
+            max_bytes_in: None,
+            read_rate: None,
+            write_rate: None,
             linger: Duration::from_secs(5),
             read_budget: 128 << 10,
         }
@@ -149,6 +242,18 @@ impl Default for ConnOptions {
 }
 
 /// Why a send was not queued.
+///
+/// ```
+/// use netlib::{Conn, SendError};
+///
+/// fn tell(conn: &Conn, news: &'static str, missed: &mut u64) {
+///     match conn.send(news) {
+///         Ok(()) => {}
+///         Err(SendError::Full) => *missed += 1, // under OutputPolicy::Drop
+///         Err(SendError::Closed) => {}          // its on_close has come, or comes
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
     /// The connection is closed, closing, or was just closed by its output limit.

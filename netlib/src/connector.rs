@@ -1,26 +1,122 @@
 //! Connecting, and staying connected.
 
 use std::cell::{Cell, RefCell};
-use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::backend::Interest;
-use crate::conn::{Conn, Handler, State};
+use crate::conn::{Conn, Group, Handler, State};
 use crate::conn_options::{CloseReason, ConnOptions};
 use crate::context::{Context, TimerTask};
 use crate::layer::LayerFactory;
-use crate::slot::{ConnSlot, Origin, Slot};
-use crate::socket::Stream;
+use crate::slot::{ConnSlot, Slot};
+use crate::socket::{Address, SocketOptions, Stream, UnixAddress};
 use crate::timer::TimerId;
+use crate::token::Token;
+use crate::transport::Transport;
+
+/// What a connection is made to: an address, or a host whose addresses are looked up when the
+/// connect begins and then tried until one connects.
+///
+/// In text: an [`Address`], or `name:port`.
+///
+/// ```
+/// use netlib::Target;
+///
+/// let host: Target = "im.example.com:8000".parse()?;
+/// assert_eq!(host, Target::from(("im.example.com", 8000)));
+/// let address: Target = "[::1]:8000".parse()?;
+/// assert!(matches!(address, Target::Address(_)));
+/// assert!(matches!(Target::from(("127.0.0.1", 80)), Target::Address(_))); // numbers are no name
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// One address.
+    Address(Address),
+    /// A host by its name.
+    Host {
+        /// As the [resolver](crate::Resolve) knows it.
+        name: Arc<str>,
+        /// The TCP port.
+        port: u16,
+    },
+}
+
+impl From<Address> for Target {
+    fn from(address: Address) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address.into())
+    }
+}
+
+impl From<UnixAddress> for Target {
+    fn from(address: UnixAddress) -> Self {
+        Self::Address(address.into())
+    }
+}
+
+impl From<(&str, u16)> for Target {
+    fn from((name, port): (&str, u16)) -> Self {
+        match name.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port).into(),
+            Err(_) => Self::Host { name: name.into(), port },
+        }
+    }
+}
+
+/// Fails with `InvalidInput`.
+impl FromStr for Target {
+    type Err = io::Error;
+
+    fn from_str(text: &str) -> io::Result<Self> {
+        let no_address = match text.parse::<Address>() {
+            Ok(address) => return Ok(address.into()),
+            Err(error) => error,
+        };
+        match text.rsplit_once(':').map(|(name, port)| (name, port.parse::<u16>())) {
+            Some((name, Ok(port))) if !name.is_empty() && !name.contains([':', '/', '[', ']']) => {
+                Ok((name, port).into())
+            }
+            _ => Err(no_address),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Host { name, port } => write!(f, "{name}:{port}"),
+        }
+    }
+}
 
 /// How a connection is made.
+///
+/// ```
+/// use netlib::ConnectOptions;
+/// use std::time::Duration;
+///
+/// let hasty = ConnectOptions { timeout: Duration::from_secs(2), ..ConnectOptions::default() };
+/// # let _ = hasty;
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// The connect fails with [`CloseReason::ConnectTimeout`] after that long.
+    /// The connect fails with [`CloseReason::ConnectTimeout`] after that long: the look-up of the
+    /// name, all attempts, and the layer's handshake ([`CloseReason::HandshakeTimeout`]) together.
     pub timeout: Duration,
+    /// For the socket.
+    pub socket: SocketOptions,
     /// Makes the connection's [layer](crate::layer), such as TLS. Its handshake is part of the
     /// connect and of its `timeout`.
     pub layer: Option<Arc<dyn LayerFactory>>,
@@ -30,69 +126,124 @@ pub struct ConnectOptions {
 
 impl Default for ConnectOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), layer: None, conn: ConnOptions::default() }
+        Self {
+            timeout: Duration::from_secs(10),
+            socket: SocketOptions::default(),
+            layer: None,
+            conn: ConnOptions::default(),
+        }
     }
 }
 
 impl<S: 'static> Context<S> {
-    /// Starts to connect. The outcome is always reported later and on one path:
-    /// `on_open`, or `on_close` with [`CloseReason::ConnectFailed`] or
-    /// [`CloseReason::ConnectTimeout`], also when it fails at once.
-    pub fn connect(&mut self, addr: SocketAddr, options: ConnectOptions, handler: Box<dyn Handler<S>>) -> Conn {
-        self.connect_as(addr, options, handler, Origin::Dialled)
+    /// Starts to connect, to an address or to a host by its name ([`Target`]). The outcome is
+    /// always reported later and on one path: `on_open`, or `on_close` with
+    /// [`CloseReason::ConnectFailed`] or [`CloseReason::ConnectTimeout`], also when it fails at once.
+    /// Of several failures the last one is reported; a name that has no address is `NotFound`.
+    ///
+    /// ```
+    /// use netlib::{CloseReason, Conn, ConnectOptions, Context, Handler, Reactor, ReactorConfig};
+    ///
+    /// struct Client;
+    /// impl Handler<()> for Client {
+    ///     fn on_data(&mut self, _: &mut (), _: &mut Context<()>, _: &Conn, input: &[u8]) -> usize {
+    ///         input.len()
+    ///     }
+    ///     fn on_close(&mut self, _: &mut (), cx: &mut Context<()>, _: &Conn, reason: &CloseReason) {
+    ///         assert_eq!(*reason, CloseReason::ConnectFailed(std::io::ErrorKind::NotFound));
+    ///         cx.stop();
+    ///     }
+    /// }
+    ///
+    /// let mut reactor = Reactor::new(ReactorConfig::default())?;
+    /// let cx = reactor.context();
+    /// cx.set_resolver(|_: &str, _: u16| Ok(vec![])); // knows nobody
+    /// let conn = cx.connect(("im.test", 8000), ConnectOptions::default(), Box::new(Client));
+    /// conn.send_slice(b"waits for the connection").unwrap();
+    /// reactor.run(&mut ())?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn connect(
+        &mut self,
+        target: impl Into<Target>,
+        options: ConnectOptions,
+        handler: Box<dyn Handler<S>>,
+    ) -> Conn {
+        self.connect_as(target.into(), options, handler, None)
     }
 
     fn connect_as(
         &mut self,
-        addr: SocketAddr,
+        target: Target,
         options: ConnectOptions,
         handler: Box<dyn Handler<S>>,
-        origin: Origin<S>,
+        keeper: Option<Rc<Keeper<S>>>,
     ) -> Conn {
-        let shared = Rc::clone(&self.shared);
-        let (stream, failure) = match Stream::connect(addr) {
-            Ok(stream) => (Some(stream), None),
+        let opened = match &target {
+            Target::Address(address) => open(address, &options),
+            Target::Host { .. } => Ok(Transport::None),
+        };
+        let (transport, failure) = match opened {
+            Ok(transport) => (transport, None),
             Err(error) => {
                 // The reason that the handler gets has no room for the error's number.
-                log::debug!("connect to {addr}: {error}");
-                (None, Some(error.kind()))
+                log::debug!("connect to {target}: {error}");
+                (Transport::None, Some(error.kind()))
             }
         };
-        let conn_options = Rc::new(options.conn);
+        let group = Group::new(&self.shared, options.conn.clone());
+        let peer = match &target {
+            Target::Address(address) => Some(address.clone()),
+            Target::Host { .. } => None,
+        };
         let mut made = None;
         let token = self.slots.insert_with(|token| {
-            let conn = Conn::new(token, shared, conn_options, stream, addr, State::Connecting);
+            let conn = Conn::new(token, group, transport, peer, State::Connecting);
             made = Some(conn.clone());
-            Slot::Conn(ConnSlot::new(conn, Some(handler), origin))
+            Slot::Conn(ConnSlot::new(conn, Some(handler)))
         });
         let Some(conn) = made else { unreachable!("made above") };
         self.stats.connections += 1;
+        if let Some(slot) = self.slots.conn_mut(token)
+            && keeper.is_some()
+        {
+            slot.rare_mut().keeper = keeper;
+        }
         if let Some(kind) = failure {
             conn.end(CloseReason::ConnectFailed(kind), true);
             return conn;
         }
-        let deadline = self.timers.insert(self.due(options.timeout), TimerTask::Connect(token));
-        if let Some(slot) = self.slots.conn_mut(token) {
-            slot.deadline = Some(deadline);
-        }
-        if let Err(error) = self.register(token, Interest::WRITABLE) {
+        self.set_deadline(token, options.timeout);
+        let begun = match target {
+            Target::Address(_) => self.register(token, Interest::WRITABLE).map(drop),
+            Target::Host { name, port } => self.dial_host(token, name, port, &options),
+        };
+        if let Err(error) = begun {
             conn.end(CloseReason::ConnectFailed(error.kind()), true);
         }
         conn
     }
 
-    /// Keeps one connection to `addr`: connects now, and again after each end with
-    /// the delays of `backoff`, which starts over at every success. `factory` makes
-    /// the handler of each attempt.
+    /// The limit of connecting and of agreeing upon a layer.
+    pub(crate) fn set_deadline(&mut self, token: Token, timeout: Duration) {
+        let deadline = self.timers.insert(self.due(timeout), TimerTask::Connect(token));
+        if let Some(slot) = self.slots.conn_mut(token) {
+            slot.rare_mut().deadline = Some(deadline);
+        }
+    }
+
+    /// Keeps one connection to `target`: connects now, and again after each end with
+    /// the delays of `backoff`, which starts over at every success. A host's name is looked up each
+    /// time. `factory` makes the handler of each attempt.
     pub fn keep_connected(
         &mut self,
-        addr: SocketAddr,
+        target: impl Into<Target>,
         options: ConnectOptions,
         backoff: Backoff,
         factory: impl FnMut(&mut S, &mut Context<S>) -> Box<dyn Handler<S>> + 'static,
     ) -> Connector {
         let shared = Rc::new(Shared {
-            addr,
+            target: RefCell::new(target.into()),
             options,
             backoff: RefCell::new(backoff),
             conn: RefCell::new(None),
@@ -105,8 +256,15 @@ impl<S: 'static> Context<S> {
     }
 }
 
+/// A connect to one address, begun.
+fn open(address: &Address, options: &ConnectOptions) -> io::Result<Transport> {
+    let stream = Stream::connect_with(address, &options.socket)?;
+    let layer = options.layer.as_ref().map(|factory| factory.layer()).transpose()?;
+    Ok(Transport::new(stream, layer))
+}
+
 struct Shared {
-    addr: SocketAddr,
+    target: RefCell<Target>,
     options: ConnectOptions,
     backoff: RefCell<Backoff>,
     conn: RefCell<Option<Conn>>,
@@ -125,6 +283,12 @@ impl Connector {
         self.0.conn.borrow().clone()
     }
 
+    /// Connects to `target` from the next attempt on. The connection that there is stays: close it
+    /// to move at once.
+    pub fn set_target(&self, target: impl Into<Target>) {
+        *self.0.target.borrow_mut() = target.into();
+    }
+
     /// Closes the connection, if any, and connects no more.
     pub fn stop<S: 'static>(&self, cx: &mut Context<S>) {
         self.0.stopped.set(true);
@@ -139,7 +303,7 @@ impl Connector {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("addr", &self.0.addr).finish_non_exhaustive()
+        f.debug_struct("Connector").field("target", &self.0.target.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -161,8 +325,8 @@ impl<S: 'static> Keeper<S> {
         let handler = (self.factory.borrow_mut())(state, cx);
         // It may have stopped the connector.
         if !self.shared.stopped.get() {
-            let (addr, options) = (self.shared.addr, self.shared.options.clone());
-            let conn = cx.connect_as(addr, options, handler, Origin::Kept(Rc::clone(&self)));
+            let (target, options) = (self.shared.target.borrow().clone(), self.shared.options.clone());
+            let conn = cx.connect_as(target, options, handler, Some(Rc::clone(&self)));
             *self.shared.conn.borrow_mut() = Some(conn);
         }
     }

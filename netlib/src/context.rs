@@ -3,6 +3,7 @@
 //! Listening and connecting are in `listener.rs` and `connector.rs`; what the loop
 //! does with all this is in `reactor.rs`, `conn_io.rs` and `conn_close.rs`.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -11,20 +12,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Event, Interest, Trigger};
-use crate::clock::{Clock, SplitMix64};
+use crate::backend::{Backend, BackendKind, Event, Interest, Trigger};
+use crate::clock::{CENTURY, Clock, SplitMix64};
 use crate::conn::{Conn, Handler, Shared, flag};
 use crate::conn_close::Linger;
-use crate::queue;
-use crate::reactor::Phase;
+use crate::datagram::Datagrams;
+use crate::event_queue::{self, EventId, PostError, QueueStats, Stop};
+use crate::hooks::Hooks;
+use crate::race::Dialling;
+use crate::reactor::{PanicPolicy, Phase};
+use crate::remote_conn::RemoteConn;
 use crate::slot::{Slot, Slots};
 use crate::source::{FdSource, Ready, Source, SourceId, SourceSlot};
-use crate::sys::{Signal, SignalFd};
-use crate::timer::{TimerId, Timers};
+use crate::stats::{Meter, Stats};
+use crate::sys::{Signal, SignalFd, WakeFd};
+use crate::timer::{TimerId, Timers, Wheel};
 use crate::token::Token;
-
-/// Stands for a moment that a clock cannot name.
-const CENTURY: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Work posted from another thread.
 pub(crate) type Task<S> = Box<dyn FnOnce(&mut S, &mut Context<S>) + Send>;
@@ -34,55 +37,64 @@ pub(crate) type LocalTask<S> = Box<dyn FnOnce(&mut S, &mut Context<S>)>;
 /// What a periodic timer calls.
 pub(crate) type Beat<S> = Box<dyn FnMut(&mut S, &mut Context<S>)>;
 
+/// What becomes of the beats of a periodic timer that a busy loop has missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Missed {
+    /// They are skipped; the next one comes when it would have come anyway.
+    #[default]
+    Skip,
+    /// They are made up for, one in each tick until all are: a fixed rate. The loop does not
+    /// wait meanwhile.
+    CatchUp,
+}
+
+/// A periodic timer.
+pub(crate) struct Periodic<S: 'static> {
+    pub(crate) period: Duration,
+    pub(crate) missed: Missed,
+    /// When the next beat is due by the period; the timer may be set later.
+    pub(crate) next: Instant,
+    /// Taken out while it runs.
+    pub(crate) callback: Option<Beat<S>>,
+}
+
 /// What a timer does when it is due.
 pub(crate) enum TimerTask<S: 'static> {
     Once(LocalTask<S>),
-    /// The callback is taken out while it runs.
-    Every(Duration, Option<Beat<S>>),
+    Every(Box<Periodic<S>>),
     /// A handler's own timer.
     Conn(Token),
-    Idle(Token),
     Connect(Token),
+    Lifetime(Token),
+    /// The end of a rest that a rate has imposed on reading, or on writing.
+    Rate {
+        token: Token,
+        read: bool,
+    },
     Linger(Linger),
     Accept(Token),
 }
 
-/// Counts since the reactor was made, and two numbers of now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Ticks run.
-    pub ticks: u64,
-    /// Events that the back end reported.
-    pub events: u64,
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections refused over [`max_connections`](crate::ListenOptions::max_connections).
-    pub refused: u64,
-    /// Times that accepting rested for want of descriptors.
-    pub accept_rests: u64,
-    /// Connections alive: connecting, open, or lingering.
-    pub connections: usize,
-    /// Callbacks that panicked.
-    pub panics: u64,
-    /// Posts of other threads that wait now.
-    pub queue_depth: usize,
-    /// Bytes received on connections.
-    pub bytes_in: u64,
-    /// Bytes sent on connections.
-    pub bytes_out: u64,
-}
-
 /// The loop's services, handed to every callback: time, timers, sockets, posting,
 /// stopping.
+#[allow(clippy::struct_excessive_bools)] // independent conditions of one loop
 pub struct Context<S: 'static> {
     pub(crate) backend: Box<dyn Backend>,
+    /// What the next tick moves to, see `swap.rs`.
+    pub(crate) next_backend: Option<(BackendKind, Box<dyn Backend>)>,
     pub(crate) trigger: Trigger,
+    /// The back end does not announce the end of a stream: a short read is no sign that there
+    /// is nothing more.
+    pub(crate) reads_to_end: bool,
     pub(crate) slots: Slots<S>,
     pub(crate) shared: Rc<Shared>,
     pub(crate) timers: Timers<TimerTask<S>>,
+    /// Idle timeouts of connections.
+    pub(crate) idle: Wheel,
+    pub(crate) hooks: Option<Box<Hooks<S>>>,
     pub(crate) local: VecDeque<LocalTask<S>>,
-    pub(crate) inbox: queue::Receiver<Task<S>>,
-    pub(crate) outbox: queue::Sender<Task<S>>,
+    pub(crate) inbox: event_queue::Receiver<Task<S>, WakeFd>,
+    pub(crate) outbox: event_queue::Sender<Task<S>, WakeFd>,
     /// The inbox has items that were not taken yet.
     pub(crate) inbox_pending: bool,
     /// Slots to visit in the next *Ready* although no event names them.
@@ -93,18 +105,23 @@ pub struct Context<S: 'static> {
     pub(crate) closed: Vec<Token>,
     /// All connections read into this one buffer; taken while a callback uses it.
     pub(crate) read_buffer: Vec<u8>,
+    pub(crate) datagrams: Datagrams,
+    pub(crate) dialling: Dialling,
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) random: SplitMix64,
     pub(crate) phase: Phase,
-    pub(crate) contain_panics: bool,
+    pub(crate) panics: PanicPolicy,
     pub(crate) stopping: bool,
+    /// To be stopped once nothing posted is left.
+    pub(crate) draining: bool,
     pub(crate) stats: Stats,
+    pub(crate) meter: Meter,
 }
 
 impl<S: 'static> Context<S> {
     /// The time of this tick, read once when its wait ended.
     pub fn now(&self) -> Instant {
-        self.shared.now.get()
+        self.shared.now()
     }
 
     /// The wall clock now, as the time since 1970-01-01 UTC.
@@ -127,19 +144,35 @@ impl<S: 'static> Context<S> {
         self.backend.name()
     }
 
-    /// What has been counted so far.
-    pub fn stats(&self) -> Stats {
-        Stats { bytes_out: self.shared.bytes_out.get(), queue_depth: self.inbox.depth(), ..self.stats }
-    }
-
     /// Connections alive: connecting, open, or lingering.
     pub fn connections(&self) -> usize {
         self.stats.connections
     }
 
+    /// The connection of that id, while it is open.
+    pub fn conn(&mut self, id: Token) -> Option<Conn> {
+        self.slots.conn_mut(id).map(|slot| slot.conn.clone()).filter(Conn::is_open)
+    }
+
+    /// A handle to the connection for other threads.
+    pub fn remote_conn(&self, conn: &Conn) -> RemoteConn<S> {
+        RemoteConn { remote: self.remote(), id: conn.id() }
+    }
+
     /// Ends [`run`](crate::Reactor::run) after this tick.
     pub fn stop(&mut self) {
         self.stopping = true;
+    }
+
+    /// [`stop`](Self::stop) that refuses what other threads post from now on, for good. What
+    /// waits from before still runs with [`Stop::Drain`], and then the loop ends; it is dropped
+    /// with [`Stop::Discard`].
+    pub fn stop_posts(&mut self, stop: Stop) {
+        self.inbox.close(stop);
+        match stop {
+            Stop::Drain => self.draining = true,
+            Stop::Discard => self.stop(),
+        }
     }
 
     /// The moment `delay` from now; one beyond all time is put a century away.
@@ -158,9 +191,20 @@ impl<S: 'static> Context<S> {
     /// are not made up for, and the beat does not drift. A period of zero counts as
     /// a millisecond.
     pub fn every(&mut self, period: Duration, f: impl FnMut(&mut S, &mut Context<S>) + 'static) -> TimerId {
+        self.every_with(Missed::Skip, period, f)
+    }
+
+    /// [`every`](Self::every) with a choice of what becomes of missed beats.
+    pub fn every_with(
+        &mut self,
+        missed: Missed,
+        period: Duration,
+        f: impl FnMut(&mut S, &mut Context<S>) + 'static,
+    ) -> TimerId {
         let period = period.max(Duration::from_millis(1));
-        let due = self.due(period);
-        self.timers.insert(due, TimerTask::Every(period, Some(Box::new(f))))
+        let next = self.due(period);
+        self.timers
+            .insert(next, TimerTask::Every(Box::new(Periodic { period, missed, next, callback: Some(Box::new(f)) })))
     }
 
     /// Calls the connection's [`Handler::on_timer`] once, `delay` from now. The
@@ -169,7 +213,7 @@ impl<S: 'static> Context<S> {
         let due = self.due(delay);
         let timer = self.timers.insert(due, TimerTask::Conn(conn.id()));
         match self.slots.conn_mut(conn.id()) {
-            Some(slot) => slot.timers.push(timer),
+            Some(slot) => slot.rare_mut().timers.push(timer),
             // The connection is gone, and so is its timer.
             None => drop(self.timers.remove(timer)),
         }
@@ -187,16 +231,25 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    /// Moves a timer to `delay` from now. False if it has fired or was cancelled.
+    /// Moves a timer to `delay` from now; a periodic one goes on from there. False if it has
+    /// fired or was cancelled.
+    ///
+    /// The [`TimerId`] is the key of the timer: what adding the same key again did elsewhere
+    /// (spec/netlib.md G4.1), this does. Nothing is added twice.
     pub fn rearm(&mut self, timer: TimerId, delay: Duration) -> bool {
         let due = self.due(delay);
+        if let Some(TimerTask::Every(periodic)) = self.timers.get_mut(timer) {
+            periodic.next = due;
+        }
         self.timers.rearm(timer, due)
     }
 
     pub(crate) fn forget_conn_timer(&mut self, token: Token, timer: TimerId) {
-        if let Some(slot) = self.slots.conn_mut(token) {
-            slot.timers.retain(|other| *other != timer);
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        if let Some(rare) = slot.rare_if_any() {
+            rare.timers.retain(|other| *other != timer);
         }
+        slot.tidy();
     }
 
     /// Calls `f` in the *Posted* phase: of this tick if it is still to come, else of
@@ -236,7 +289,8 @@ impl<S: 'static> Context<S> {
         f: impl FnMut(&mut S, &mut Context<S>, &mut F, Ready) + 'static,
     ) -> io::Result<SourceId> {
         let source = Box::new(FdSource { fd, callback: f });
-        let token = self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source), removed: false }));
+        let token =
+            self.slots.insert_with(|_| Slot::Source(SourceSlot { source: Some(source), interest, removed: false }));
         let trigger = self.trigger;
         let Some(source) = self.slots.source_mut(token).and_then(|slot| slot.source.as_ref()) else {
             unreachable!("inserted above")
@@ -297,6 +351,7 @@ impl<S: 'static> Context<S> {
                 listed
             }
             Some(Slot::Listener(slot)) => std::mem::replace(&mut slot.ready, true),
+            Some(Slot::Datagram(slot)) => std::mem::replace(&mut slot.ready, true),
             Some(Slot::Source(_)) | None => true,
         };
         if !listed {
@@ -304,19 +359,36 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    /// Runs a callback that belongs to no connection, as `contain_panics` says.
-    pub(crate) fn contained<R>(&mut self, what: &str, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
-        if self.contain_panics { self.caught(what, f) } else { Some(f(self)) }
+    /// Runs a callback that belongs to no connection, as the [`PanicPolicy`] says.
+    pub(crate) fn contained<R>(&mut self, what: &'static str, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        if self.panics != PanicPolicy::Propagate {
+            return self.caught(what, f);
+        }
+        let begun = self.begin_callback();
+        let value = f(self);
+        self.end_callback(begun, what, None);
+        Some(value)
     }
 
     /// Runs a callback. A panic in it is logged and counted, and the loop goes on.
-    pub(crate) fn caught<R>(&mut self, what: &str, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
+    pub(crate) fn caught<R>(&mut self, what: &'static str, f: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        let begun = self.begin_callback();
         let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
+        self.end_callback(begun, what, None);
         if outcome.is_err() {
-            self.stats.panics += 1;
             log::error!("{what} panicked");
+            self.after_panic();
         }
         outcome.ok()
+    }
+
+    /// A callback has panicked and that was reported.
+    pub(crate) fn after_panic(&mut self) {
+        self.stats.panics += 1;
+        if self.panics == PanicPolicy::Abort {
+            log::error!("a panic is to end the process: it aborts");
+            std::process::abort();
+        }
     }
 
     /// Something is to be done without waiting.
@@ -326,6 +398,7 @@ impl<S: 'static> Context<S> {
             || !self.local.is_empty()
             || !self.closed.is_empty()
             || !self.shared.marked.borrow().is_empty()
+            || self.datagrams.has_work()
     }
 
     pub(crate) fn source_event(&mut self, state: &mut S, event: &Event) {
@@ -356,18 +429,55 @@ impl<S: 'static> fmt::Debug for Context<S> {
 /// Posts to a reactor from any thread. The only part of a reactor that crosses
 /// threads.
 pub struct Remote<S: 'static> {
-    outbox: queue::Sender<Task<S>>,
+    outbox: event_queue::Sender<Task<S>, WakeFd>,
 }
 
 impl<S: 'static> Remote<S> {
     /// Hands `f` to the loop, which calls it in a *Posted* phase; posts of one
     /// thread keep their order. The loop is woken only if it may sleep. A panic in `f`
-    /// is contained and counted.
-    pub fn post(&self, f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static) -> Result<(), PostError> {
-        self.outbox.push(Box::new(f)).map_err(|error| match error {
-            queue::PushError::Full(_) => PostError::Full,
-            queue::PushError::Closed(_) => PostError::Closed,
-        })
+    /// is dealt with by the [`PanicPolicy`].
+    ///
+    /// When the queue is full, [`ReactorConfig::queue_overflow`](crate::ReactorConfig::queue_overflow)
+    /// decides.
+    pub fn post(&self, f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static) -> Result<EventId, PostError> {
+        Ok(self.outbox.push(Box::new(f))?)
+    }
+
+    /// [`post`](Self::post) of something that is not to run before `delay` is over, counted from
+    /// the tick that takes notice (the loop is woken for it). Until then it counts towards the
+    /// queue's capacity.
+    pub fn post_delayed(
+        &self,
+        delay: Duration,
+        f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static,
+    ) -> Result<EventId, PostError> {
+        Ok(self.outbox.push_delayed(delay, Box::new(f))?)
+    }
+
+    /// A post, delayed or not, that [`cancel_named`](Self::cancel_named) finds.
+    pub fn post_named(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        delay: Option<Duration>,
+        f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static,
+    ) -> Result<EventId, PostError> {
+        Ok(self.outbox.push_named(name, delay, Box::new(f))?)
+    }
+
+    /// Takes a post back. False if the loop has taken it, it was dropped or cancelled before.
+    pub fn cancel(&self, id: EventId) -> bool {
+        self.outbox.cancel(id)
+    }
+
+    /// Takes all posts of that name back; returns how many there were. Looks at every post that
+    /// waits.
+    pub fn cancel_named(&self, name: &str) -> usize {
+        self.outbox.cancel_named(name)
+    }
+
+    /// What the queue has seen so far.
+    pub fn stats(&self) -> QueueStats {
+        self.outbox.stats()
     }
 
     /// [`post`](Self::post) of something that was let in already, beyond the queue's
@@ -388,23 +498,3 @@ impl<S: 'static> fmt::Debug for Remote<S> {
         f.debug_struct("Remote").finish_non_exhaustive()
     }
 }
-
-/// Why a post was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PostError {
-    /// The queue is at its capacity.
-    Full,
-    /// The reactor is gone.
-    Closed,
-}
-
-impl fmt::Display for PostError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the reactor's queue is full",
-            Self::Closed => "the reactor is gone",
-        })
-    }
-}
-
-impl std::error::Error for PostError {}

@@ -11,6 +11,23 @@ use crate::timer::TimerId;
 
 /// The callbacks of a connection that speaks in frames. The same as [`Handler`],
 /// with frames in place of bytes.
+///
+/// ```
+/// use netlib::codec::Lines;
+/// use netlib::{Conn, Context, FrameHandler, Framed, Handler};
+///
+/// /// Keeps what everybody says.
+/// struct Scribe;
+///
+/// impl FrameHandler<Vec<String>> for Scribe {
+///     fn on_frame(&mut self, said: &mut Vec<String>, _: &mut Context<Vec<String>>, _: &Conn, line: &[u8]) {
+///         said.push(String::from_utf8_lossy(line).into_owned());
+///     }
+/// }
+///
+/// let handler: Box<dyn Handler<Vec<String>>> = Box::new(Framed::new(Lines::new(512), Scribe));
+/// # drop(handler);
+/// ```
 #[allow(unused_variables)]
 pub trait FrameHandler<S: 'static>: 'static {
     /// See [`Handler::on_open`].

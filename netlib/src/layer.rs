@@ -18,6 +18,37 @@ use crate::socket::Stream;
 /// connection with [`CloseReason::Protocol`](crate::CloseReason::Protocol) and the error's text,
 /// after what is [`pending`](Self::pending) (an alert, say) was offered to the socket once. Any
 /// other error is the socket's.
+///
+/// ```
+/// use std::io;
+/// use netlib::buffer::{OutputBuffer, Progress};
+/// use netlib::layer::Layer;
+/// use netlib::socket::Stream;
+///
+/// /// The layer that changes nothing.
+/// #[derive(Debug)]
+/// struct Plain;
+///
+/// impl Layer for Plain {
+///     fn handshake(&mut self, _: &Stream) -> io::Result<bool> {
+///         Ok(true)
+///     }
+///
+///     fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize> {
+///         stream.read(buffer)
+///     }
+///
+///     fn write(&mut self, stream: &Stream, output: &mut OutputBuffer) -> io::Result<Progress> {
+///         output.write_to(stream)
+///     }
+///
+///     fn pending(&self) -> usize {
+///         0
+///     }
+///
+///     fn close(&mut self) {}
+/// }
+/// ```
 pub trait Layer: Any + fmt::Debug {
     /// Moves the handshake on as far as the socket allows; true once it is complete. Called
     /// again whenever the socket is ready. The end of the stream in its middle is
@@ -44,6 +75,25 @@ pub trait Layer: Any + fmt::Debug {
 }
 
 /// Makes the layer of each connection of a listener or a connector. Shared by threads.
+///
+/// ```
+/// use std::io;
+/// use std::sync::Arc;
+/// use netlib::layer::{Layer, LayerFactory};
+/// use netlib::ListenOptions;
+///
+/// #[derive(Debug)]
+/// struct Plaintext;
+///
+/// impl LayerFactory for Plaintext {
+///     fn layer(&self) -> io::Result<Box<dyn Layer>> {
+///         Err(io::Error::other("there is no such layer here; see netlib::tls"))
+///     }
+/// }
+///
+/// let options = ListenOptions { layer: Some(Arc::new(Plaintext)), ..ListenOptions::default() };
+/// # drop(options);
+/// ```
 pub trait LayerFactory: Send + Sync + fmt::Debug {
     /// A layer for one new connection, its handshake not begun.
     fn layer(&self) -> io::Result<Box<dyn Layer>>;

@@ -25,7 +25,7 @@
 //!
 //! # fn main() -> std::io::Result<()> {
 //! let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
-//! let address = "127.0.0.1:0".parse().expect("an address");
+//! let address: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
 //! let listener = reactor
 //!     .context()
 //!     .listen(address, ListenOptions::default(), |(), _, _| Some(Box::new(Echo)))?;
@@ -79,9 +79,10 @@
 //! | `epoll-lt`, `epoll-et` | epoll(7), level- or edge-triggered | what is ready |
 //! | `poll` | poll(2), level-triggered | what is watched |
 //! | `select` | select(2), level-triggered | the highest descriptor |
+//! | `uring-poll` | polls through io_uring, edge-triggered | what is ready |
 //!
-//! With `poll` and `select` a change of interest costs no system call, so a few busy
-//! connections lose nothing; thousands of idle ones are paid for in every tick.
+//! With `poll`, `select` and `uring-poll` a change of interest costs no system call, so a few busy
+//! connections lose nothing; with the first two thousands of idle ones are paid for in every tick.
 //! `select` works above descriptor 1023. What each promises is in its
 //! [`Caps`](backend::Caps).
 
@@ -94,23 +95,41 @@ pub mod clock;
 pub mod codec;
 mod conn;
 mod conn_close;
+mod conn_flush;
 mod conn_io;
+mod conn_limits;
 mod conn_options;
 mod connector;
 mod context;
+pub mod datagram;
+mod embed;
+pub mod event_queue;
 mod framed;
+mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
+mod idle;
 pub mod layer;
 mod listener;
-pub mod queue;
+mod per_address;
+mod race;
+mod rate;
 mod reactor;
+mod remote_conn;
+mod resolver;
 mod slot;
 pub mod socket;
 mod source;
+mod stats;
+mod swap;
+mod sync;
 pub mod sys;
 pub mod timer;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod token;
+mod transport;
+mod wheel;
 pub mod worker_pool;
 #[cfg(feature = "ws")]
 pub mod ws;
@@ -118,13 +137,19 @@ pub mod ws;
 pub use backend::BackendKind;
 pub use codec::{Decode, Frame, FrameError};
 pub use conn::{Conn, Handler};
-pub use conn_options::{CloseReason, ConnOptions, OutputPolicy, SendError};
-pub use connector::{Backoff, ConnectOptions, Connector};
-pub use context::{Context, PostError, Remote, Stats};
+pub use conn_options::{CloseReason, ConnOptions, Fault, OutputPolicy, SendError};
+pub use connector::{Backoff, ConnectOptions, Connector, Target};
+pub use context::{Context, Missed, Remote};
+pub use datagram::{Datagram, DatagramHandler, DatagramOptions, DatagramSocket};
+pub use event_queue::PostError;
 pub use framed::{FrameHandler, Framed};
-pub use listener::{ListenOptions, Listener};
-pub use reactor::{Phase, Reactor, ReactorConfig};
+pub use listener::{ListenOptions, Listener, ListenerStats};
+pub use rate::Rate;
+pub use reactor::{PanicPolicy, Phase, Reactor, ReactorConfig};
+pub use remote_conn::RemoteConn;
+pub use resolver::{Resolve, SystemResolver};
 pub use source::{Ready, SourceId};
+pub use stats::{LongestCallback, PhaseTimes, Stats};
 pub use sys::{Signal, SignalFd};
 pub use timer::TimerId;
 pub use token::Token;

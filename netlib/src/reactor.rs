@@ -6,19 +6,22 @@ use std::io;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
-use std::{cell::Cell, cell::RefCell};
 
 use crate::backend::{BackendKind, Event, Interest};
 use crate::clock::{Clock, SplitMix64, SystemClock};
 use crate::conn::{Shared, State};
-use crate::context::{Beat, Context, Stats, Task, TimerTask};
-use crate::queue;
+use crate::context::{Context, Missed, Task, TimerTask};
+use crate::datagram::Datagrams;
+use crate::event_queue::{self, Overflow, QueueConfig};
+use crate::hooks::Moment;
+use crate::race::Dialling;
 use crate::slot::{Slot, Slots};
-use crate::timer::Timers;
+use crate::stats::{Meter, Stats};
+use crate::timer::{Timers, Wheel};
 use crate::token::Token;
 
 /// The token of the event queue's own descriptor.
-const WAKE: Token = Token::new(u32::MAX, u32::MAX);
+pub(crate) const WAKE: Token = Token::new(u32::MAX, u32::MAX);
 /// Events handled before what they wrote is flushed.
 const EVENTS_PER_FLUSH: usize = 256;
 /// Posted items taken in one tick.
@@ -47,21 +50,53 @@ pub enum Phase {
 pub struct ReactorConfig {
     /// The mechanism; None takes `NETLIB_BACKEND`, or else mio.
     pub backend: Option<BackendKind>,
+    /// Whether epoll takes the place of a mechanism that the kernel refuses, with a warning in the log;
+    /// see [`BackendKind::open_or_fall_back`]. Otherwise that is an error.
+    pub fallback: bool,
     /// The time; see [`crate::clock`].
     pub clock: Box<dyn Clock>,
     /// Seed of [`Context::random`]; None is a random one.
     pub seed: Option<u64>,
-    /// Most posts of other threads that may wait; None is no limit.
+    /// Most posts of other threads that may wait, delayed ones included; None is no
+    /// limit.
     pub queue_capacity: Option<usize>,
-    /// Whether a panic in posted work, a timer or a source is logged, counted and
-    /// survived, or leaves [`Reactor::run`]. One in a connection's handler ends that
-    /// connection in either case.
-    pub contain_panics: bool,
+    /// What becomes of a post that finds the queue full.
+    pub queue_overflow: Overflow,
+    /// What becomes of a panic in a callback.
+    pub panics: PanicPolicy,
+    /// Whether to take the time of every phase, callback and post, for
+    /// [`Context::stats`]. It costs some looks at the clock per tick and two per
+    /// callback; without it nothing.
+    pub measure: bool,
+}
+
+/// What becomes of a panic in a callback. It is logged and counted in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PanicPolicy {
+    /// It ends what it happened in: in a handler that connection, in posted work, a timer
+    /// or a source that one call. The loop goes on.
+    #[default]
+    Contain,
+    /// In a handler it ends that connection; any other leaves [`Reactor::run`]: shared
+    /// state may be half changed.
+    Propagate,
+    /// Any one ends the process at once ([`std::process::abort`]), for whoever wants the
+    /// core dump.
+    Abort,
 }
 
 impl Default for ReactorConfig {
     fn default() -> Self {
-        Self { backend: None, clock: Box::new(SystemClock), seed: None, queue_capacity: None, contain_panics: true }
+        Self {
+            backend: None,
+            fallback: true,
+            clock: Box::new(SystemClock),
+            seed: None,
+            queue_capacity: None,
+            queue_overflow: Overflow::default(),
+            panics: PanicPolicy::default(),
+            measure: false,
+        }
     }
 }
 
@@ -76,10 +111,12 @@ impl fmt::Debug for ReactorConfig {
 ///
 /// Thread rule: made, run and dropped on one thread.
 pub struct Reactor<S: 'static> {
-    cx: Context<S>,
+    pub(crate) cx: Context<S>,
     /// Reused from tick to tick, as is the next.
     events: Vec<Event>,
     tasks: Vec<Task<S>>,
+    /// The last wait found something, so there may be more.
+    pub(crate) found_events: bool,
 }
 
 impl<S: 'static> Reactor<S> {
@@ -91,17 +128,24 @@ impl<S: 'static> Reactor<S> {
             Some(kind) => kind,
             None => BackendKind::from_env()?.unwrap_or_default(),
         };
-        let mut backend = kind.open()?;
+        let (kind, mut backend) = if config.fallback { kind.open_or_fall_back()? } else { (kind, kind.open()?) };
         let trigger = kind.default_trigger();
-        let (outbox, inbox) = queue::channel(config.queue_capacity)?;
+        let queue =
+            QueueConfig { capacity: config.queue_capacity, overflow: config.queue_overflow, measure: config.measure };
+        let (outbox, mut inbox) = event_queue::pollable(queue)?;
+        inbox.consume_here();
         backend.add(inbox.as_fd(), WAKE, Interest::READABLE, trigger)?;
         let now = config.clock.now();
         let cx = Context {
+            reads_to_end: !backend.caps().reports_read_closed,
             backend,
+            next_backend: None,
             trigger,
             slots: Slots::new(),
-            shared: Rc::new(Shared { marked: RefCell::default(), now: Cell::new(now), bytes_out: Cell::new(0) }),
+            shared: Rc::new(Shared::new(now)),
             timers: Timers::new(),
+            idle: Wheel::new(now),
+            hooks: None,
             local: VecDeque::new(),
             inbox,
             outbox,
@@ -110,33 +154,43 @@ impl<S: 'static> Reactor<S> {
             flushing: Vec::new(),
             closed: Vec::new(),
             read_buffer: vec![0; READ_BUFFER],
+            datagrams: Datagrams::default(),
+            dialling: Dialling::default(),
             clock: config.clock,
             random: config.seed.map_or_else(SplitMix64::from_entropy, SplitMix64::new),
             phase: Phase::Wait,
-            contain_panics: config.contain_panics,
+            panics: config.panics,
             stopping: false,
+            draining: false,
             stats: Stats::default(),
+            meter: Meter::new(config.measure),
         };
-        Ok(Self { cx, events: Vec::with_capacity(EVENTS_PER_FLUSH), tasks: Vec::new() })
+        Ok(Self { cx, events: Vec::with_capacity(EVENTS_PER_FLUSH), tasks: Vec::new(), found_events: false })
     }
 
     /// The services, to listen, connect and arm timers before running. Between ticks
     /// time goes on, so this reads the clock.
     pub fn context(&mut self) -> &mut Context<S> {
-        self.cx.shared.now.set(self.cx.clock.now());
+        self.cx.shared.set_now(self.cx.clock.now());
         &mut self.cx
     }
 
     /// Runs until [`Context::stop`]. Fails only if waiting fails.
     pub fn run(&mut self, state: &mut S) -> io::Result<()> {
-        while self.run_once(state, None)? {}
-        Ok(())
+        loop {
+            self.tick(state, None)?;
+            if std::mem::take(&mut self.cx.stopping) {
+                return Ok(());
+            }
+        }
     }
 
     /// Runs one tick that waits at most `limit`; None waits for the next event. False
     /// once after [`Context::stop`].
     pub fn run_once(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<bool> {
         self.tick(state, limit)?;
+        // For a loop around this one, which waits in our stead.
+        self.cx.backend.flush()?;
         Ok(!std::mem::take(&mut self.cx.stopping))
     }
 
@@ -149,34 +203,45 @@ impl<S: 'static> Reactor<S> {
     /// 5. *Flush*: every connection written to sends once.
     /// 6. *Reap*: connections that ended are told so and leave the slab.
     fn tick(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<()> {
-        self.enter(Phase::Wait);
+        self.cx.enter(Phase::Wait);
+        if let Err(error) = self.swap_if_asked() {
+            log::error!("the back end stays {}: {error}", self.cx.backend.name());
+        }
+        if self.cx.hooks.is_some() {
+            self.cx.run_hook(state, Moment::BeforeWait);
+        }
         let timeout = self.timeout(limit);
         self.cx.backend.wait(&mut self.events, timeout)?;
-        self.cx.shared.now.set(self.cx.clock.now());
+        self.found_events = !self.events.is_empty();
+        self.cx.shared.set_now(self.cx.clock.now());
         self.cx.stats.ticks += 1;
+        if self.cx.hooks.is_some() {
+            self.cx.run_hook(state, Moment::AfterWait);
+        }
 
-        self.enter(Phase::Ready);
+        self.cx.enter(Phase::Ready);
         self.ready(state);
-        self.enter(Phase::Posted);
+        self.cx.enter(Phase::Posted);
         self.posted(state);
-        self.enter(Phase::Timers);
+        self.cx.enter(Phase::Timers);
         self.timers(state);
-        self.enter(Phase::Flush);
+        self.cx.enter(Phase::Flush);
         self.cx.flush_marked(state);
-        self.enter(Phase::Reap);
+        self.cx.flush_datagrams(state);
+        self.cx.enter(Phase::Reap);
         self.cx.reap(state);
+        self.cx.reap_datagrams(state);
+        self.cx.leave();
         Ok(())
     }
 
-    fn enter(&mut self, phase: Phase) {
-        self.cx.phase = phase;
-    }
-
-    fn timeout(&self, limit: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn timeout(&self, limit: Option<Duration>) -> Option<Duration> {
         if self.cx.has_pending_work() || self.cx.stopping {
             return Some(Duration::ZERO);
         }
-        let Some(due) = self.cx.timers.next_deadline() else { return limit };
+        let timers = self.cx.timers.next_deadline();
+        let due = timers.into_iter().chain(self.cx.idle.next_wake()).chain(self.cx.inbox.next_due()).min();
+        let Some(due) = due else { return limit };
         let until_due = due.saturating_duration_since(self.cx.clock.now());
         Some(limit.map_or(until_due, |limit| limit.min(until_due)))
     }
@@ -209,22 +274,32 @@ impl<S: 'static> Reactor<S> {
             }
         }
         let mut tasks = std::mem::take(&mut self.tasks);
-        cx.inbox_pending = cx.inbox.take(POSTED_PER_TICK, &mut tasks) > 0;
+        cx.inbox_pending = cx.inbox.take(cx.now(), POSTED_PER_TICK, &mut tasks) > 0;
+        let (mut panics, mut total, mut longest) = (0, Duration::ZERO, Duration::ZERO);
         for task in tasks.drain(..) {
-            cx.contained("posted work", |cx| task(state, cx));
+            let outcome = cx.contained("posted work", |cx| task(state, cx));
+            panics += u64::from(outcome.is_none());
+            total += cx.meter.last;
+            longest = longest.max(cx.meter.last);
+        }
+        if panics > 0 || total > Duration::ZERO {
+            cx.inbox.ran(panics, total, longest);
         }
         self.tasks = tasks;
+        if cx.draining && !cx.inbox_pending && cx.local.is_empty() {
+            cx.stopping = true;
+        }
     }
 
     fn timers(&mut self, state: &mut S) {
         let cx = &mut self.cx;
         let now = cx.now();
-        // Bounded, so that a timer that arms another for at once cannot keep the
-        // loop here.
-        for _ in 0..cx.timers.len() {
-            let Some(id) = cx.timers.next_due(now) else { break };
+        // A timer that arms another for at once cannot keep the loop here.
+        let mark = cx.timers.mark();
+        while let Some(id) = cx.timers.next_due_before(now, mark) {
             cx.fire(state, id);
         }
+        cx.expire_idle();
     }
 }
 
@@ -234,11 +309,15 @@ impl<S: 'static> Context<S> {
             return; // *Posted* looks into the queue in every tick
         }
         match self.slots.get_mut(event.token) {
-            Some(Slot::Conn(_)) => self.conn_event(state, event),
+            Some(Slot::Conn(slot)) => {
+                let conn = slot.conn.clone();
+                self.conn_event(state, event, conn);
+            }
             // It has had its turn in this tick and is listed for the next.
             Some(Slot::Listener(slot)) if slot.ready => {}
             Some(Slot::Listener(_)) => self.accept_ready(state, event.token),
             Some(Slot::Source(_)) => self.source_event(state, event),
+            Some(Slot::Datagram(_)) => self.datagram_event(state, event),
             // Removed earlier in this very batch.
             None => {}
         }
@@ -251,14 +330,14 @@ impl<S: 'static> Context<S> {
                 slot.ready = false;
                 self.accept_ready(state, token);
             }
+            Some(Slot::Datagram(_)) => self.datagram_revisit(state, token),
             Some(Slot::Source(_)) | None => {}
         }
     }
 
     fn fire(&mut self, state: &mut S, id: crate::TimerId) {
-        if let Some(TimerTask::Every(period, callback)) = self.timers.get_mut(id) {
-            let (period, callback) = (*period, callback.take());
-            self.fire_periodic(state, id, period, callback);
+        if matches!(self.timers.get_mut(id), Some(TimerTask::Every(_))) {
+            self.fire_periodic(state, id);
             return;
         }
         match self.timers.remove(id) {
@@ -267,27 +346,38 @@ impl<S: 'static> Context<S> {
                 self.forget_conn_timer(token, id);
                 self.conn_timer_due(state, token, id);
             }
-            Some(TimerTask::Idle(token)) => self.idle_due(token),
             Some(TimerTask::Connect(token)) => self.connect_deadline(token),
+            Some(TimerTask::Lifetime(token)) => self.lifetime_over(token),
+            Some(TimerTask::Rate { token, read }) => self.rest_over(token, read),
             Some(TimerTask::Linger(linger)) => self.linger_due(linger),
             Some(TimerTask::Accept(token)) => self.accept_again(token),
-            Some(TimerTask::Every(..)) | None => {}
+            Some(TimerTask::Every(_)) | None => {}
         }
     }
 
     /// The next beat is set before the callback, so that the callback may cancel or
     /// move it.
-    fn fire_periodic(&mut self, state: &mut S, id: crate::TimerId, period: Duration, callback: Option<Beat<S>>) {
-        let due = self.timers.deadline(id).unwrap_or_else(|| self.now());
-        let late = self.now().saturating_duration_since(due);
-        let missed = late.as_nanos() / period.as_nanos().max(1);
-        let beats = u32::try_from(missed + 1).unwrap_or(u32::MAX);
-        let next = due.checked_add(period.saturating_mul(beats)).unwrap_or_else(|| self.due(Duration::MAX));
-        self.timers.rearm(id, next);
+    fn fire_periodic(&mut self, state: &mut S, id: crate::TimerId) {
+        let now = self.now();
+        let never = self.due(Duration::MAX);
+        let Some(TimerTask::Every(periodic)) = self.timers.get_mut(id) else { return };
+        let missed = match periodic.missed {
+            Missed::Skip => {
+                let late = now.saturating_duration_since(periodic.next);
+                u32::try_from(late.as_nanos() / periodic.period.as_nanos().max(1)).unwrap_or(u32::MAX)
+            }
+            Missed::CatchUp => 0,
+        };
+        let beats = periodic.period.saturating_mul(missed.saturating_add(1));
+        periodic.next = periodic.next.checked_add(beats).unwrap_or(never);
+        let next = periodic.next;
+        let callback = periodic.callback.take();
+        // One that has to catch up comes after all that are due in this tick, so in the next.
+        self.timers.rearm(id, next.max(now));
         let Some(mut callback) = callback else { return };
         self.contained("a timer", |cx| callback(state, cx));
-        if let Some(TimerTask::Every(_, slot)) = self.timers.get_mut(id) {
-            *slot = Some(callback);
+        if let Some(TimerTask::Every(periodic)) = self.timers.get_mut(id) {
+            periodic.callback = Some(callback);
         }
     }
 }
@@ -298,7 +388,10 @@ impl<S: 'static> Drop for Reactor<S> {
         for slot in self.cx.slots.iter() {
             if let Slot::Conn(slot) = slot {
                 slot.conn.0.state.set(State::Dead);
-                drop(slot.conn.0.stream.take());
+                drop(slot.conn.0.transport.take());
+            }
+            if let Slot::Datagram(slot) = slot {
+                slot.datagram.discard();
             }
         }
     }

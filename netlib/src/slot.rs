@@ -1,8 +1,8 @@
 //! The slab of everything registered with the loop. A token names a slot and a
 //! generation, so an event for something that is gone finds nothing.
 
-use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Instant;
 
 use slab::Slab;
 
@@ -10,18 +10,22 @@ use crate::backend::Interest;
 use crate::buffer::InputTail;
 use crate::conn::{Conn, Handler};
 use crate::connector::Keeper;
+use crate::datagram::DatagramSlot;
 use crate::listener::ListenerSlot;
+use crate::rate::{Bucket, Rate};
 use crate::source::SourceSlot;
 use crate::timer::TimerId;
 use crate::token::Token;
 
 pub(crate) enum Slot<S: 'static> {
     Conn(ConnSlot<S>),
-    Listener(ListenerSlot<S>),
+    /// In a box, as there are few: the slots are as large as their largest kind.
+    Listener(Box<ListenerSlot<S>>),
     Source(SourceSlot<S>),
+    Datagram(DatagramSlot<S>),
 }
 
-/// A connection as the loop sees it.
+/// A connection as the loop sees it. Every byte here is paid for by each idle connection.
 pub(crate) struct ConnSlot<S: 'static> {
     pub(crate) conn: Conn,
     /// Taken out while one of its callbacks runs; gone once `on_close` is done.
@@ -30,36 +34,89 @@ pub(crate) struct ConnSlot<S: 'static> {
     pub(crate) tail: InputTail,
     /// What the back end watches for; None: not registered.
     pub(crate) registered: Option<Interest>,
-    /// The handler's own timers.
-    pub(crate) timers: Vec<TimerId>,
-    pub(crate) idle_timer: Option<TimerId>,
-    /// The limit of connecting, later that of lingering.
-    pub(crate) deadline: Option<TimerId>,
-    pub(crate) origin: Origin<S>,
+    /// What only some connections have, and those only at times.
+    rare: Option<Box<Rare<S>>>,
 }
 
-/// Who wants to know when a connection is gone.
-pub(crate) enum Origin<S: 'static> {
-    /// Nobody: connected once.
-    Dialled,
-    /// The count of a listener.
-    Accepted(Rc<Cell<usize>>),
+pub(crate) struct Rare<S: 'static> {
+    /// The handler's own timers.
+    pub(crate) timers: Vec<TimerId>,
+    /// The limit of connecting and handshaking, later that of lingering.
+    pub(crate) deadline: Option<TimerId>,
+    pub(crate) lifetime: Option<TimerId>,
+    pub(crate) read_limit: Option<Limit>,
+    pub(crate) write_limit: Option<Limit>,
     /// The connector that will make the next one.
-    Kept(Rc<Keeper<S>>),
+    pub(crate) keeper: Option<Rc<Keeper<S>>>,
+}
+
+/// A rate and the end of its rest, if it is exhausted.
+pub(crate) struct Limit {
+    pub(crate) bucket: Bucket,
+    pub(crate) rest: Option<TimerId>,
+}
+
+impl Limit {
+    pub(crate) fn new(rate: Rate, now: Instant) -> Self {
+        Self { bucket: Bucket::full(rate, now), rest: None }
+    }
 }
 
 impl<S: 'static> ConnSlot<S> {
-    pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>, origin: Origin<S>) -> Self {
-        Self {
-            conn,
-            handler,
-            tail: InputTail::default(),
-            registered: None,
-            timers: Vec::new(),
-            idle_timer: None,
-            deadline: None,
-            origin,
+    pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>) -> Self {
+        Self { conn, handler, tail: InputTail::default(), registered: None, rare: None }
+    }
+
+    pub(crate) fn rare(&self) -> Option<&Rare<S>> {
+        self.rare.as_deref()
+    }
+
+    pub(crate) fn rare_if_any(&mut self) -> Option<&mut Rare<S>> {
+        self.rare.as_deref_mut()
+    }
+
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare<S> {
+        self.rare.get_or_insert_with(|| {
+            Box::new(Rare {
+                timers: Vec::new(),
+                deadline: None,
+                lifetime: None,
+                read_limit: None,
+                write_limit: None,
+                keeper: None,
+            })
+        })
+    }
+
+    pub(crate) fn take_deadline(&mut self) -> Option<TimerId> {
+        let deadline = self.rare.as_mut()?.deadline.take();
+        self.tidy();
+        deadline
+    }
+
+    /// Gives the box back when nothing is in it.
+    pub(crate) fn tidy(&mut self) {
+        if let Some(rare) = &self.rare
+            && let Rare { timers, deadline: None, lifetime: None, read_limit: None, write_limit: None, keeper: None } =
+                &**rare
+            && timers.is_empty()
+        {
+            self.rare = None;
         }
+    }
+
+    /// Takes all timers, to be disarmed.
+    pub(crate) fn take_timers(&mut self) -> Vec<TimerId> {
+        let mut timers = Vec::new();
+        if let Some(rare) = &mut self.rare {
+            timers.append(&mut rare.timers);
+            timers.extend(rare.deadline.take());
+            timers.extend(rare.lifetime.take());
+            for limit in [&mut rare.read_limit, &mut rare.write_limit].into_iter().flatten() {
+                timers.extend(limit.rest.take());
+            }
+        }
+        timers
     }
 }
 
@@ -76,6 +133,11 @@ impl<S: 'static> Slots<S> {
     /// Generations are counted over all slots, so a pair comes back only after
     /// 2^32 registrations that end in the very same slot.
     pub(crate) fn insert_with(&mut self, make: impl FnOnce(Token) -> Slot<S>) -> Token {
+        if self.slab.len() == self.slab.capacity() {
+            // A quarter and not, as a vector would, all of it again: most slots are idle
+            // connections, whose memory is what limits their number.
+            self.slab.reserve_exact((self.slab.len() / 4).max(64));
+        }
         let entry = self.slab.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 2^32 descriptors exist");
         let generation = self.next_generation;
@@ -113,9 +175,20 @@ impl<S: 'static> Slots<S> {
         }
     }
 
+    pub(crate) fn datagram_mut(&mut self, token: Token) -> Option<&mut DatagramSlot<S>> {
+        match self.get_mut(token) {
+            Some(Slot::Datagram(slot)) => Some(slot),
+            _ => None,
+        }
+    }
+
     pub(crate) fn remove(&mut self, token: Token) -> Option<Slot<S>> {
         self.get_mut(token)?;
         Some(self.slab.remove(token.slot() as usize).1)
+    }
+
+    pub(crate) fn iter_with_tokens(&self) -> impl Iterator<Item = (Token, &Slot<S>)> {
+        self.slab.iter().map(|(key, (generation, slot))| (Token::new(key as u32, *generation), slot))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot<S>> {

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::backend::Interest;
 use crate::context::Context;
 use crate::token::Token;
 
@@ -48,6 +49,8 @@ where
 pub(crate) struct SourceSlot<S: 'static> {
     /// Taken out while its callback runs.
     pub(crate) source: Option<Box<dyn Source<S>>>,
+    /// What it is watched for.
+    pub(crate) interest: Interest,
     /// Its callback asked for its removal.
     pub(crate) removed: bool,
 }

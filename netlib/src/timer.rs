@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Instant;
 
 use crate::token::Token;
+pub use crate::wheel::Wheel;
 
 /// Children per heap node. Four keeps siblings in two cache lines and halves the depth of a
 /// binary heap.
@@ -150,11 +151,33 @@ impl<T> Timers<T> {
         self.heap.first().map(|entry| entry.deadline)
     }
 
+    /// The earliest timer.
+    pub fn first(&self) -> Option<TimerId> {
+        let first = self.heap.first()?;
+        Some(TimerId(Token::new(first.slot, self.slots[first.slot as usize].generation)))
+    }
+
+    /// The armed timers whose values the predicate likes. Looks at every one.
+    pub fn ids_where(&self, mut likes: impl FnMut(&T) -> bool) -> Vec<TimerId> {
+        let armed = self.slots.iter().enumerate().filter(|(_, slot)| slot.value.as_ref().is_some_and(&mut likes));
+        armed.map(|(index, slot)| TimerId(Token::new(index as u32, slot.generation))).collect()
+    }
+
     /// The earliest timer, if it is due at `now`; among equals, the one armed first. It stays
     /// armed.
     pub fn next_due(&self, now: Instant) -> Option<TimerId> {
-        let first = self.heap.first().filter(|entry| entry.deadline <= now)?;
-        Some(TimerId(Token::new(first.slot, self.slots[first.slot as usize].generation)))
+        self.first().filter(|_| self.heap[0].deadline <= now)
+    }
+
+    /// A moment in the order of arming: now. For [`next_due_before`](Self::next_due_before).
+    pub const fn mark(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// [`next_due`](Self::next_due), unless that was armed after `mark` was taken: a round of
+    /// firing ends although timers arm others for at once.
+    pub fn next_due_before(&self, now: Instant, mark: u64) -> Option<TimerId> {
+        self.next_due(now).filter(|_| self.heap[0].sequence <= mark)
     }
 
     fn sequence(&mut self) -> u64 {
@@ -310,5 +333,34 @@ mod tests {
             assert_eq!(timers.len(), model.len());
             assert_eq!(timers.next_deadline(), model.first_key_value().map(|((due, _), _)| *due));
         }
+    }
+
+    /// architecture.md §3: 10^6 armed at once.
+    #[test]
+    fn a_million_timers_are_armed_moved_cancelled_and_fired_in_order() {
+        const MANY: u32 = 1_000_000;
+        let start = Instant::now();
+        let mut random = SplitMix64::new(6);
+        let mut timers = Timers::new();
+        let mut any = || start + Duration::from_micros(random.next() % 1_000_000_000);
+        let ids: Vec<_> = (0..MANY).map(|n| timers.insert(any(), n)).collect();
+        assert_eq!(timers.len(), MANY as usize);
+        for (n, id) in ids.iter().enumerate() {
+            match n % 4 {
+                0 => assert_eq!(timers.remove(*id), Some(n as u32)),
+                1 => assert!(timers.rearm(*id, any())),
+                _ => {}
+            }
+        }
+        let end = start + Duration::from_secs(1000);
+        let (mut fired, mut last) = (0, start);
+        while let Some(id) = timers.next_due(end) {
+            let due = timers.deadline(id).unwrap();
+            assert!(due >= last);
+            last = due;
+            assert_ne!(timers.remove(id).unwrap() % 4, 0, "it was cancelled");
+            fired += 1;
+        }
+        assert_eq!((fired, timers.len()), (MANY / 4 * 3, 0));
     }
 }

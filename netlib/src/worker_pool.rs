@@ -1,17 +1,77 @@
 //! Threads for what must not run on a reactor: databases, disks, name look-ups. The number of
 //! waiting jobs is bounded, and jobs with the same key run in the order of their submission, one
-//! after the other, while different keys run side by side.
+//! after the other, while different keys run side by side. A job may have a deadline: one that
+//! has not begun by then is not worth beginning, and is reported instead.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
+use crate::clock::{Clock, SystemClock};
 use crate::context::{Context, Remote};
 
-type Job = Box<dyn FnOnce() + Send>;
+/// What is to be done, or to be told that it was not.
+type Work = Box<dyn FnOnce(Result<(), JobLost>) + Send>;
+
+struct Job {
+    deadline: Option<Instant>,
+    work: Work,
+}
+
+/// In what order and until when a job runs. A key converts into options without a deadline, so
+/// `Some(7)` and `None` do as well.
+///
+/// ```
+/// use netlib::worker_pool::JobOptions;
+///
+/// assert_eq!(JobOptions::from(Some(7)), JobOptions { key: Some(7), deadline: None });
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct JobOptions {
+    /// Jobs with the same key run one after the other, in the order of their submission.
+    pub key: Option<u64>,
+    /// The job begins before that moment, or never.
+    pub deadline: Option<Instant>,
+}
+
+impl From<Option<u64>> for JobOptions {
+    fn from(key: Option<u64>) -> Self {
+        Self { key, deadline: None }
+    }
+}
+
+/// Why a job has no result.
+///
+/// ```
+/// use netlib::worker_pool::JobLost;
+///
+/// assert_eq!(JobLost::Expired.to_string(), "the job's deadline passed while it waited");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JobLost {
+    /// Its deadline passed while it waited.
+    Expired,
+    /// It panicked.
+    Panicked,
+    /// The pool was drained before its turn came.
+    Cancelled,
+}
+
+impl fmt::Display for JobLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "the job's deadline passed while it waited",
+            Self::Panicked => "the job panicked",
+            Self::Cancelled => "the worker pool ended before the job's turn",
+        })
+    }
+}
+
+impl std::error::Error for JobLost {}
 
 /// A fixed number of threads that run jobs.
 ///
@@ -35,6 +95,14 @@ pub struct WorkerPool {
 }
 
 /// The pool has as many waiting jobs as it may; the job was dropped.
+///
+/// ```
+/// use netlib::worker_pool::{PoolFull, WorkerPool};
+///
+/// let pool = WorkerPool::new("tiny", 1, 0)?; // no job may wait
+/// assert_eq!(pool.submit(None, || ()), Err(PoolFull));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolFull;
 
@@ -50,8 +118,11 @@ struct Shared {
     state: Mutex<State>,
     /// Something to run, or the end.
     changed: Condvar,
+    /// Nothing waits any more.
+    drained: Condvar,
     capacity: usize,
     panics: AtomicU64,
+    expired: AtomicU64,
 }
 
 struct State {
@@ -71,8 +142,10 @@ impl WorkerPool {
         let shared = Arc::new(Shared {
             state: Mutex::new(State { ready: VecDeque::new(), lanes: HashMap::new(), waiting: 0, closing: false }),
             changed: Condvar::new(),
+            drained: Condvar::new(),
             capacity,
             panics: AtomicU64::new(0),
+            expired: AtomicU64::new(0),
         });
         let mut pool = Self { shared, threads: Vec::new() };
         for number in 0..threads.max(1) {
@@ -85,41 +158,64 @@ impl WorkerPool {
     }
 
     /// Hands over a job; it never runs on the caller's thread. With a key it runs after all
-    /// earlier jobs with that key have ended.
-    pub fn submit(&self, key: Option<u64>, job: impl FnOnce() + Send + 'static) -> Result<(), PoolFull> {
+    /// earlier jobs with that key have ended. One that expires or is cancelled is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolFull`] if as many jobs wait as may; the job is dropped.
+    pub fn submit(&self, options: impl Into<JobOptions>, job: impl FnOnce() + Send + 'static) -> Result<(), PoolFull> {
+        self.enqueue(options.into(), Box::new(move |begin| begin.map_or((), |()| job())))
+    }
+
+    fn enqueue(&self, JobOptions { key, deadline }: JobOptions, work: Work) -> Result<(), PoolFull> {
+        let job = Job { deadline, work };
         let mut state = self.shared.lock();
         if state.waiting >= self.shared.capacity {
             return Err(PoolFull);
         }
         state.waiting += 1;
         if let Some(lane) = key.and_then(|key| state.lanes.get_mut(&key)) {
-            lane.push_back(Box::new(job));
+            lane.push_back(job);
             return Ok(());
         }
         if let Some(key) = key {
             state.lanes.insert(key, VecDeque::new());
         }
-        state.ready.push_back((key, Box::new(job)));
+        state.ready.push_back((key, job));
         drop(state);
         self.shared.changed.notify_one();
         Ok(())
     }
 
-    /// Runs `work` on a thread of the pool and then `done` with its result on the loop behind
-    /// `remote`. If `work` panics, or the loop is gone by then, `done` is dropped.
+    /// Runs `work` on a thread of the pool and then `done` on the loop behind `remote`: exactly
+    /// once, with the result or with what became of the job. Only if the loop is gone by then is
+    /// `done` dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolFull`] if as many jobs wait as may; both closures are dropped.
     pub fn run<S: 'static, T: Send + 'static>(
         &self,
         remote: &Remote<S>,
-        key: Option<u64>,
+        options: impl Into<JobOptions>,
         work: impl FnOnce() -> T + Send + 'static,
-        done: impl FnOnce(&mut S, &mut Context<S>, T) + Send + 'static,
+        done: impl FnOnce(&mut S, &mut Context<S>, Result<T, JobLost>) + Send + 'static,
     ) -> Result<(), PoolFull> {
         let remote = remote.clone();
-        self.submit(key, move || {
-            let result = work();
+        let work = move |begin: Result<(), JobLost>| {
+            let outcome = begin.map(|()| catch_unwind(AssertUnwindSafe(work)));
+            let (result, panic) = match outcome {
+                Ok(Ok(value)) => (Ok(value), None),
+                Ok(Err(panic)) => (Err(JobLost::Panicked), Some(panic)),
+                Err(lost) => (Err(lost), None),
+            };
             // Without a loop there is nobody left to tell.
             remote.post_result(move |state, cx| done(state, cx, result));
-        })
+            if let Some(panic) = panic {
+                resume_unwind(panic); // to be counted where all are
+            }
+        };
+        self.enqueue(options.into(), Box::new(work))
     }
 
     /// How many jobs wait.
@@ -132,9 +228,34 @@ impl WorkerPool {
         self.shared.panics.load(Ordering::Relaxed)
     }
 
+    /// How many jobs were not begun because their deadline had passed.
+    pub fn expired(&self) -> u64 {
+        self.shared.expired.load(Ordering::Relaxed)
+    }
+
     /// Runs what waits to the end, then joins the threads. Dropping the pool does the same.
     pub fn shutdown(self) {
         drop(self);
+    }
+
+    /// Runs what waits for at most `limit`, cancels the rest, and joins the threads, that is,
+    /// waits for the jobs that have begun. Returns how many were cancelled.
+    pub fn drain(self, limit: Duration) -> usize {
+        let mut state = self.shared.lock();
+        state.closing = true;
+        self.shared.changed.notify_all();
+        let waited = self.shared.drained.wait_timeout_while(state, limit, |state| state.waiting > 0);
+        state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.waiting = 0;
+        let mut rest: Vec<Job> = state.ready.drain(..).map(|(_, job)| job).collect();
+        rest.extend(state.lanes.values_mut().flat_map(std::mem::take));
+        drop(state);
+        let cancelled = rest.len();
+        for job in rest {
+            // Told outside the lock, and like a job: what it does may well panic.
+            self.shared.start(job.work, Err(JobLost::Cancelled));
+        }
+        cancelled
     }
 }
 
@@ -171,13 +292,21 @@ impl Shared {
     /// What each thread does.
     fn work(&self) {
         while let Some((key, job)) = self.next() {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
-                self.panics.fetch_add(1, Ordering::Relaxed);
-                log::error!("a job of the worker pool panicked: {}", panic_text(&*panic));
+            let late = job.deadline.is_some_and(|deadline| SystemClock.now() >= deadline);
+            if late {
+                self.expired.fetch_add(1, Ordering::Relaxed);
             }
+            self.start(job.work, if late { Err(JobLost::Expired) } else { Ok(()) });
             if let Some(key) = key {
                 self.release(key);
             }
+        }
+    }
+
+    fn start(&self, work: Work, begin: Result<(), JobLost>) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(begin))) {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            log::error!("a job of the worker pool panicked: {}", panic_text(&*panic));
         }
     }
 
@@ -188,6 +317,9 @@ impl Shared {
         loop {
             if let Some(next) = state.ready.pop_front() {
                 state.waiting -= 1;
+                if state.waiting == 0 && state.closing {
+                    self.drained.notify_all();
+                }
                 return Some(next);
             }
             if state.closing {
@@ -309,6 +441,55 @@ mod tests {
         pool.submit(Some(1), move || sender.send("alive").unwrap()).unwrap();
         assert_eq!(results.recv().unwrap(), "alive");
         assert_eq!(pool.panics(), 1);
+    }
+
+    /// spec/netlib.md G10.3.
+    #[test]
+    fn a_job_whose_deadline_has_passed_is_not_begun() {
+        let pool = WorkerPool::new("test", 1, 100).unwrap();
+        let busy = occupy(&pool, Some(1));
+        let (sender, results) = mpsc::channel();
+        let now = SystemClock.now();
+        for (name, deadline) in [("late", Some(now)), ("early", Some(now + Duration::from_hours(1))), ("any", None)] {
+            let sender = sender.clone();
+            pool.submit(JobOptions { key: Some(1), deadline }, move || sender.send(name).unwrap()).unwrap();
+        }
+        drop(busy);
+        drop(sender);
+        assert_eq!(results.iter().collect::<Vec<_>>(), ["early", "any"]);
+        assert_eq!(pool.expired(), 1);
+    }
+
+    #[test]
+    fn a_drain_ends_in_time_and_says_what_it_cancelled() {
+        let pool = WorkerPool::new("test", 1, 100).unwrap();
+        let busy = occupy(&pool, Some(1));
+        let (sender, results) = mpsc::channel();
+        for key in [Some(1), Some(1), Some(2), None] {
+            let sender = sender.clone();
+            pool.submit(key, move || sender.send(()).unwrap()).unwrap();
+        }
+        drop(sender);
+        // The running job ends once the waiting ones are cancelled, which closes their channel.
+        let canceller = thread::spawn(move || {
+            assert_eq!(results.iter().count(), 0);
+            drop(busy);
+        });
+        assert_eq!(pool.drain(Duration::ZERO), 4);
+        canceller.join().unwrap();
+    }
+
+    #[test]
+    fn a_drain_with_time_runs_everything() {
+        let pool = WorkerPool::new("test", 2, 1000).unwrap();
+        let (sender, results) = mpsc::channel();
+        for n in 0..500 {
+            let sender = sender.clone();
+            pool.submit(Some(n % 5), move || sender.send(n).unwrap()).unwrap();
+        }
+        drop(sender);
+        assert_eq!(pool.drain(Duration::from_mins(1)), 0);
+        assert_eq!(results.iter().count(), 500);
     }
 
     /// spec/netlib.md G10.3.

@@ -81,7 +81,7 @@ fn serve(reactor: &mut Reactor<Log>, options: ConnOptions) -> SocketAddr {
         .context()
         .listen(local(), options, |_, _, _| Some(Box::new(Framed::new(decoder(), Recorder))))
         .expect("listens");
-    listener.local_addr()
+    listener.local_addr().inet().expect("TCP")
 }
 
 fn setup(kind: BackendKind, options: ConnOptions) -> (Reactor<Log>, Log, SocketAddr) {

@@ -72,7 +72,7 @@ impl Subject {
             let listener = cx
                 .listen(local(), listen, move |(), _, _| Some(ws::accept(&options, |(), _, _| Ok(Accept::new(Echo)))))
                 .expect("listens");
-            tell.send((listener.local_addr(), cx.remote())).expect("the test waits");
+            tell.send((listener.local_addr().inet().expect("TCP"), cx.remote())).expect("the test waits");
             reactor.run(&mut ()).expect("it runs");
         });
         let (addr, remote) = told.recv().expect("it started");

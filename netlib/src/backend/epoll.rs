@@ -3,7 +3,7 @@
 //! reactor asks for.
 
 use std::collections::HashSet;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -13,12 +13,18 @@ use rustix::event::{Timespec, epoll};
 use super::{Backend, Caps, Event, FIRST_BATCH, Interest, MAX_BATCH, Trigger};
 use crate::token::Token;
 
+/// What may stand beside EPOLLEXCLUSIVE.
+const EXCLUSIVE_ALLOWS: epoll::EventFlags =
+    epoll::EventFlags::IN.union(epoll::EventFlags::OUT).union(epoll::EventFlags::ET);
+
 pub(super) struct EpollBackend {
     name: &'static str,
     epoll: OwnedFd,
     /// Registered with no interest, and therefore not in the kernel's set: epoll reports
     /// errors and hang-ups even when asked for nothing.
     silent: HashSet<RawFd>,
+    /// Registered for exclusive wake-up.
+    exclusive: HashSet<RawFd>,
     /// Where the kernel writes; its capacity is the batch size.
     batch: Vec<epoll::Event>,
 }
@@ -29,12 +35,25 @@ impl EpollBackend {
             name,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             silent: HashSet::new(),
+            exclusive: HashSet::new(),
             batch: Vec::with_capacity(FIRST_BATCH),
         })
     }
 
     fn kernel_add(&self, fd: BorrowedFd<'_>, token: Token, flags: epoll::EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.as_u64()), flags)?)
+    }
+
+    fn flags(&self, fd: RawFd, interest: Interest, trigger: Trigger) -> io::Result<epoll::EventFlags> {
+        let flags = flags(interest, trigger);
+        if !self.exclusive.contains(&fd) {
+            return Ok(flags);
+        }
+        if trigger == Trigger::OneShot {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "an exclusive registration cannot be one-shot"));
+        }
+        // The kernel takes no other kinds of readiness together with it. A listener knows none of these.
+        Ok((flags & EXCLUSIVE_ALLOWS) | epoll::EventFlags::EXCLUSIVE)
     }
 }
 
@@ -55,10 +74,11 @@ impl Backend for EpollBackend {
             edge: true,
             one_shot: true,
             o1_wait: true,
-            exclusive_wakeup: false,
+            exclusive_wakeup: true,
             reports_read_closed: true,
             reports_error: true,
             refuses_unpollable: true,
+            lets_go_of_closed: true,
             max_fd: None,
             timeout_grain: Duration::from_millis(1),
         }
@@ -71,6 +91,8 @@ impl Backend for EpollBackend {
         // Even a silent one goes through the kernel: it refuses what is registered already
         // and what cannot be polled at all.
         self.kernel_add(fd, token, flags(interest, trigger))?;
+        // What is left of one that was closed unremoved.
+        self.exclusive.remove(&fd.as_raw_fd());
         if interest.is_none() {
             epoll::delete(&self.epoll, fd)?;
             self.silent.insert(fd.as_raw_fd());
@@ -78,21 +100,43 @@ impl Backend for EpollBackend {
         Ok(())
     }
 
+    fn add_exclusive(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        interest: Interest,
+        trigger: Trigger,
+    ) -> io::Result<()> {
+        self.add(fd, token, Interest::NONE, trigger)?;
+        self.exclusive.insert(fd.as_raw_fd());
+        self.modify(fd, token, interest, trigger).inspect_err(|_| {
+            self.silent.remove(&fd.as_raw_fd());
+            self.exclusive.remove(&fd.as_raw_fd());
+        })
+    }
+
     fn modify(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest, trigger: Trigger) -> io::Result<()> {
         let raw = fd.as_raw_fd();
+        let flags = self.flags(raw, interest, trigger)?;
         match (self.silent.contains(&raw), interest.is_none()) {
             (true, true) => {}
             (true, false) => {
-                self.kernel_add(fd, token, flags(interest, trigger))?;
+                self.kernel_add(fd, token, flags)?;
                 self.silent.remove(&raw);
             }
             (false, true) => {
                 epoll::delete(&self.epoll, fd)?;
                 self.silent.insert(raw);
             }
+            (false, false) if flags.contains(epoll::EventFlags::EXCLUSIVE) => {
+                // The kernel refuses to modify these.
+                epoll::delete(&self.epoll, fd)?;
+                self.silent.insert(raw);
+                self.kernel_add(fd, token, flags)?;
+                self.silent.remove(&raw);
+            }
             (false, false) => {
-                let data = epoll::EventData::new_u64(token.as_u64());
-                epoll::modify(&self.epoll, fd, data, flags(interest, trigger))?;
+                epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token.as_u64()), flags)?;
             }
         }
         Ok(())
@@ -102,6 +146,7 @@ impl Backend for EpollBackend {
         if !self.silent.remove(&fd.as_raw_fd()) {
             epoll::delete(&self.epoll, fd)?;
         }
+        self.exclusive.remove(&fd.as_raw_fd());
         Ok(())
     }
 
@@ -119,6 +164,10 @@ impl Backend for EpollBackend {
             self.batch.reserve(capacity); // it is full: this doubles it
         }
         Ok(())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.as_fd())
     }
 }
 

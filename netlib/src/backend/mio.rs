@@ -1,6 +1,7 @@
 //! mio: one mechanism per operating system behind one interface, chosen when it is compiled
 //! (epoll here, kqueue on the BSDs). Always edge-triggered. Descriptors are registered through
 //! its `SourceFd`, so that sockets are the same objects under every back end.
+#![allow(unsafe_code)]
 
 use std::collections::HashSet;
 use std::io;
@@ -41,6 +42,7 @@ impl Backend for MioBackend {
             reports_read_closed: true,
             reports_error: true,
             refuses_unpollable: true,
+            lets_go_of_closed: true,
             max_fd: None,
             timeout_grain: Duration::from_millis(1),
         }
@@ -106,6 +108,11 @@ impl Backend for MioBackend {
             self.batch = ::mio::Events::with_capacity(2 * capacity);
         }
         Ok(())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        // SAFETY: The selector's descriptor is open for as long as `self.poll`, which the result borrows.
+        Some(unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) })
     }
 }
 

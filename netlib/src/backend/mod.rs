@@ -10,8 +10,11 @@
 //! that [`Backend::caps`] does not offer is `Unsupported`. What cannot be polled, such as a
 //! regular file, is `PermissionDenied` or, without [`Caps::refuses_unpollable`], always ready.
 //!
-//! The caller removes a descriptor *before* it closes it. One that was closed all the same is
-//! forgotten by the next wait, which may then return an empty batch; the others are unharmed.
+//! The caller removes a descriptor *before* it closes it; the close that follows then takes effect
+//! at once (a socket sends its FIN). One that was closed all the same is forgotten by the next
+//! wait, which may then return an empty batch; the others are unharmed, and its number can be
+//! added anew. Without [`Caps::lets_go_of_closed`] the mechanism holds what it polls open until
+//! then, and may go on reporting it.
 //!
 //! # Readiness that already exists
 //!
@@ -27,6 +30,13 @@
 //!   keeps a note that it has not; a new edge is only promised after that. A mechanism may
 //!   report more often than that.
 //! * *One-shot*: reported once, then silent until the next `modify`.
+//!
+//! # Exclusive wake-up
+//!
+//! When several threads wait for one listener, each by a back end of its own, a connection wakes
+//! them all and one gets it. [`Backend::add_exclusive`] registers so that at least one waiter is
+//! woken, and as a rule only one. It stays so through [`Backend::modify`]. A one-shot cannot be
+//! exclusive (`InvalidInput`): it could be spent on a waiter that does nothing about it.
 //!
 //! # No interest
 //!
@@ -70,14 +80,24 @@
 //! is. `None` waits without limit, zero only looks. Any other timeout is rounded *up* to the
 //! mechanism's grain ([`Caps::timeout_grain`]): a wait that found nothing never ends early, or a
 //! timer would spin through its last fraction of a millisecond. Two exceptions return an empty
-//! batch before the time is over: a signal handler that ran (EINTR; the caller computes the
-//! timeout anew from its clock, which the back end does not have), and a timeout above the
-//! mechanism's largest (24 days for epoll).
+//! batch before the time is over: an interruption (EINTR: a signal handler that ran, or the kernel
+//! itself in a thread that has just closed an io_uring; the caller computes the timeout anew from
+//! its clock), and a timeout above the mechanism's largest (24 days for epoll).
+//!
+//! # Embedding
+//!
+//! Where the kernel keeps the registrations, [`Backend::as_fd`] is a descriptor that is readable
+//! while a wait would return at once, so that another loop can watch this one. A mechanism may
+//! collect changes and hand them over with its next wait; before the other loop goes to sleep,
+//! [`Backend::flush`] hands them over without one. poll and select keep nothing in the kernel
+//! between two waits, so they have no such descriptor (`None`): a loop on them can be embedded
+//! only by a thread of its own, or by waiting with a short timeout.
 
 mod epoll;
 mod mio;
 mod poll;
 mod select;
+mod uring;
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -118,6 +138,18 @@ pub trait Backend: fmt::Debug {
     /// Registers a descriptor.
     fn add(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest, trigger: Trigger) -> io::Result<()>;
 
+    /// Registers a descriptor that several back ends share, such as a listener; see
+    /// [Exclusive wake-up](self#exclusive-wake-up). `Unsupported` without [`Caps::exclusive_wakeup`].
+    fn add_exclusive(
+        &mut self,
+        _fd: BorrowedFd<'_>,
+        _token: Token,
+        _interest: Interest,
+        _trigger: Trigger,
+    ) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the mechanism wakes every waiter"))
+    }
+
     /// Replaces token, interest and trigger of a registered descriptor; re-arms a one-shot.
     fn modify(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest, trigger: Trigger) -> io::Result<()>;
 
@@ -126,6 +158,16 @@ pub trait Backend: fmt::Debug {
 
     /// Replaces the content of `events` by what is ready, waiting for it up to `timeout`.
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// Makes the kernel know of every change so far; see [Embedding](self#embedding).
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The descriptor that another loop can watch; see [Embedding](self#embedding).
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// Which directions of a descriptor are watched.
@@ -218,6 +260,8 @@ pub struct Caps {
     pub reports_error: bool,
     /// Refuses what cannot be polled; otherwise such a descriptor is always ready.
     pub refuses_unpollable: bool,
+    /// A descriptor that was closed without [`Backend::remove`] is really closed.
+    pub lets_go_of_closed: bool,
     /// The largest descriptor number it accepts, if there is a limit.
     pub max_fd: Option<i32>,
     /// Timeouts are rounded up to a multiple of this.
@@ -233,7 +277,7 @@ pub struct Caps {
 /// assert_eq!(kind.to_string(), "epoll-et");
 /// assert_eq!(
 ///     "kqeue".parse::<BackendKind>().unwrap_err().to_string(),
-///     "no back end is called \"kqeue\"; there are: mio, epoll-lt, epoll-et, poll, select"
+///     "no back end is called \"kqeue\"; there are: mio, epoll-lt, epoll-et, poll, select, uring-poll"
 /// );
 /// # Ok::<(), netlib::backend::UnknownBackend>(())
 /// ```
@@ -250,14 +294,20 @@ pub enum BackendKind {
     Poll,
     /// select, level-triggered; a wait costs by the highest descriptor.
     Select,
+    /// Polls through io_uring, edge-triggered unless asked otherwise.
+    UringPoll,
 }
 
 impl BackendKind {
     /// Every kind, in the order of their documentation.
-    pub const ALL: [Self; 5] = [Self::Mio, Self::EpollLt, Self::EpollEt, Self::Poll, Self::Select];
+    pub const ALL: [Self; 6] = [Self::Mio, Self::EpollLt, Self::EpollEt, Self::Poll, Self::Select, Self::UringPoll];
 
     /// The environment variable that [`BackendKind::from_env`] reads.
     pub const ENV: &'static str = "NETLIB_BACKEND";
+
+    /// The environment variable that forbids [`BackendKind::open_or_fall_back`] to fall back. The
+    /// workspace's `.cargo/config.toml` sets it, so tests never run on another back end than they say.
+    pub const ENV_STRICT: &'static str = "NETLIB_BACKEND_STRICT";
 
     /// The name by which it is chosen.
     pub const fn name(self) -> &'static str {
@@ -267,6 +317,7 @@ impl BackendKind {
             Self::EpollEt => "epoll-et",
             Self::Poll => "poll",
             Self::Select => "select",
+            Self::UringPoll => "uring-poll",
         }
     }
 
@@ -287,7 +338,36 @@ impl BackendKind {
     pub const fn default_trigger(self) -> Trigger {
         match self {
             Self::EpollLt | Self::Poll | Self::Select => Trigger::Level,
-            Self::Mio | Self::EpollEt => Trigger::Edge,
+            Self::Mio | Self::EpollEt | Self::UringPoll => Trigger::Edge,
+        }
+    }
+
+    /// Opens the mechanism, or else epoll with the same trigger, and says which one it is.
+    ///
+    /// A server that was told to use io_uring should run where the kernel refuses that
+    /// (`kernel.io_uring_disabled`, a sandbox, an old kernel), and its log should say what it runs
+    /// on: the reason is logged as a warning. A test should not: while the environment variable
+    /// [`BackendKind::ENV_STRICT`] is set and not empty this is [`BackendKind::open`].
+    ///
+    /// ```
+    /// use netlib::backend::BackendKind;
+    ///
+    /// let (kind, backend) = BackendKind::EpollEt.open_or_fall_back()?;
+    /// assert_eq!(kind, BackendKind::EpollEt);
+    /// assert_eq!(backend.name(), "epoll-et");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn open_or_fall_back(self) -> io::Result<(Self, Box<dyn Backend>)> {
+        let substitute = match self {
+            Self::UringPoll if env::var_os(Self::ENV_STRICT).is_none_or(|value| value.is_empty()) => Self::EpollEt,
+            kind => kind, // nothing switches the others off
+        };
+        match self.open() {
+            Err(error) if substitute != self => {
+                log::warn!("the back end {self} is refused here ({error}): {substitute} takes its place");
+                Ok((substitute, substitute.open()?))
+            }
+            outcome => Ok((self, outcome?)),
         }
     }
 
@@ -298,6 +378,7 @@ impl BackendKind {
             Self::EpollLt | Self::EpollEt => Box::new(epoll::EpollBackend::new(self.name())?),
             Self::Poll => Box::new(poll::PollBackend::default()),
             Self::Select => Box::new(select::SelectBackend::default()),
+            Self::UringPoll => Box::new(uring::UringBackend::new()?),
         })
     }
 }

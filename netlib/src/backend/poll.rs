@@ -112,6 +112,7 @@ impl Backend for PollBackend {
             reports_read_closed: true,
             reports_error: true,
             refuses_unpollable: false,
+            lets_go_of_closed: true,
             max_fd: None,
             timeout_grain: Duration::from_nanos(1),
         }
@@ -174,7 +175,7 @@ impl Backend for PollBackend {
     }
 }
 
-fn flags(interest: Interest) -> PollFlags {
+pub(super) fn flags(interest: Interest) -> PollFlags {
     let mut flags = PollFlags::empty();
     if interest.is_readable() {
         flags |= PollFlags::IN | PollFlags::RDHUP | PollFlags::PRI;
@@ -185,7 +186,7 @@ fn flags(interest: Interest) -> PollFlags {
     flags
 }
 
-fn event(token: Token, flags: PollFlags) -> Event {
+pub(super) fn event(token: Token, flags: PollFlags) -> Event {
     let has = |flag| flags.contains(flag);
     let error = has(PollFlags::ERR);
     let hung_up = has(PollFlags::HUP);

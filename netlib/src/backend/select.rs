@@ -131,6 +131,7 @@ impl Backend for SelectBackend {
             reports_read_closed: false,
             reports_error: false,
             refuses_unpollable: false,
+            lets_go_of_closed: true,
             max_fd: None,
             timeout_grain: Duration::from_nanos(1),
         }

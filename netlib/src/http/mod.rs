@@ -1,48 +1,49 @@
-//! A small HTTP/1.1 server and client for a server's own endpoints: discovery, metrics, health.
-//! One request per connection, answered and closed; no chunked request bodies, no compression.
-//! It is not a web server.
+//! HTTP/1.1: a server and a client for bodies of any length in both directions.
 //!
-//! `parse` knows the syntax and neither sockets nor time; `server` and `client` are handlers of
-//! ordinary connections.
+//! ```text
+//!   bytes ──► parse, chunked, body ──► connection ──► Service, RequestHandler
+//!             (syntax, no sockets)                          │
+//!   bytes ◄── outgoing ◄── core ◄──────────────────────  Exchange
+//! ```
+//!
+//! [`serve`] is for requests that are answered at once, from one function. It stands on
+//! [`serve_with`], where a request is shown as its head arrives, its body is streamed and can be
+//! paused, and its answer may come later, in parts, from a [file](File), or be another protocol.
+//!
+//! # What a server promises
+//!
+//! Connections are kept and requests may be pipelined; answers come in the order of the requests,
+//! and the next request is looked at when the answer before it is complete, so a client has at
+//! most one request in service per connection. Nothing that a client sends is kept beyond a
+//! limit ([`ServerOptions`]); nothing that it does slowly lasts beyond a time. Requests that two
+//! readers could understand differently are refused, which keeps a server behind a proxy from
+//! being deceived: both `Content-Length` and `Transfer-Encoding`, line ends that are not CRLF,
+//! folded headers, two hosts, chunk sizes with anything but digits. Trailers are dropped.
+//!
+//! Compression and HTTP/2 are not here.
 
+mod body;
+mod chunked;
 mod client;
+mod client_conn;
+mod connection;
+mod core;
+mod date;
+mod exchange;
+mod file;
+mod message;
+mod outgoing;
 mod parse;
+mod pool;
+mod range;
 mod server;
 
-pub use client::{ClientError, ClientResponse, get};
-pub use server::{Request, Response, ServerOptions, serve};
+pub use client::{Call, ClientError, ClientRequest, ClientResponse, ResponseHandler, fetch, get, request};
+pub use exchange::{Exchange, Flow};
+pub use file::{File, FileError, Files};
+pub use message::{Request, RequestHead, Response};
+pub use pool::{Pool, PoolOptions};
+pub use server::{RequestHandler, ServerOptions, Service, buffered, serve, serve_with};
 
-/// What the fuzz targets may call: the syntax without sockets.
 #[cfg(fuzzing)]
-pub mod fuzzing {
-    use super::ServerOptions;
-    use super::parse::{self, Progress, RequestParser};
-
-    /// A request that arrives at once and one that arrives in two pieces come out alike.
-    pub fn request(input: &[u8], split: usize) {
-        let options = ServerOptions { max_head: 512, max_body: 512, ..ServerOptions::default() };
-        let whole = RequestParser::default().advance(input, &options);
-        let mut parser = RequestParser::default();
-        let first = parser.advance(&input[..split.min(input.len())], &options);
-        let pieces = match first {
-            Ok(Progress::Head | Progress::Body { .. }) => parser.advance(input, &options),
-            // What is complete or refused stays so, whatever follows.
-            decided => decided,
-        };
-        assert_eq!(pieces, whole, "split at {split}");
-        if let Ok(Progress::Complete { head, body }) = whole {
-            assert!(head + body <= input.len());
-            let _ = parse::request_head(&input[..head]);
-        }
-    }
-
-    /// No answer of a server makes the client's side panic.
-    pub fn response(input: &[u8]) {
-        if let Some(end) = parse::head_end(input, &mut 0) {
-            if let Some(head) = parse::response_head(&input[..end]) {
-                let _ = parse::body_length(&head.headers);
-            }
-            let _ = parse::join_chunks(&input[end..]);
-        }
-    }
-}
+pub mod fuzzing;

@@ -1,181 +1,211 @@
-//! The server: one handler per connection that gathers a request, asks the service, answers and
-//! closes. A response is written as it is given, header by header, because there are clients
-//! that care about order and spelling.
+//! The server's surface: its limits, what a service is, and two ways to serve. What happens on a
+//! connection is in `connection.rs`, how an answer gets out in `exchange.rs`.
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fmt::Write as _;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::parse::{self, Progress, RequestHead, RequestParser};
-use crate::{CloseReason, Conn, Context, Handler, ListenOptions, Listener, TimerId};
+use super::connection::Connection;
+use super::date::DateLine;
+use super::exchange::Exchange;
+use super::message::{Request, RequestHead, Response};
+use super::parse::HeadLimits;
+use crate::{CloseReason, Context, ListenOptions, Listener, OutputPolicy};
 
 /// The limits of a server.
+///
+/// ```
+/// use netlib::http::ServerOptions;
+///
+/// // One request per connection.
+/// let options = ServerOptions { keep_alive: None, max_body: 0, ..ServerOptions::default() };
+/// # let _ = options;
+/// ```
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Of the listener and its connections.
+    /// Of the listener and its connections. The watermarks in it bound what waits on one
+    /// connection to be sent: above the high one a response is told to wait.
     pub listen: ListenOptions,
-    /// From the connection to the last byte of the request; over it the answer is 408. What
-    /// takes a connection to keep it open pays with this (slow loris).
+    /// From the connection, or the first byte of a later request, to the end of the head; over
+    /// it the answer is 408.
+    pub head_timeout: Duration,
+    /// From the same moment to the last byte of the body; over it the answer is 408. Each
+    /// [`min_body_rate`](Self::min_body_rate) bytes of body that arrive extend it by a second,
+    /// and time in which the service has paused the body does not count.
     pub request_timeout: Duration,
+    /// Bytes per second that a client must send of a body in the long run. 0: the request
+    /// timeout is never extended.
+    pub min_body_rate: u64,
+    /// A client that takes nothing of its answer for so long is dropped.
+    pub send_timeout: Duration,
+    /// How long a connection may wait for its next request. None: one request per connection.
+    pub keep_alive: Option<Duration>,
+    /// Requests per connection.
+    pub max_requests: u32,
+    /// Bytes of the request line; over it the answer is 414.
+    pub max_request_line: usize,
     /// Bytes of request line and headers; over it the answer is 431.
     pub max_head: usize,
-    /// Bytes of the body, as announced; over it the answer is 413.
-    pub max_body: usize,
+    /// Bytes of the body; over it the answer is 413. A service may say otherwise per request
+    /// ([`Service::max_body`]).
+    pub max_body: u64,
+    /// Bytes of a body that nobody wants which are read and dropped so that the connection can
+    /// be kept; a longer one ends the connection.
+    pub max_discard: u64,
+    /// HTTP/1.1 wants a `Host` of every request: without one the answer is 400.
+    pub require_host: bool,
+    /// Answers carry the time of day in `Date`.
+    pub date: bool,
 }
 
 impl Default for ServerOptions {
-    /// 30 s, 16 KiB, 1 MiB.
     fn default() -> Self {
         Self {
             listen: ListenOptions::default(),
+            head_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(30),
+            min_body_rate: 4 * 1024,
+            send_timeout: Duration::from_secs(30),
+            keep_alive: Some(Duration::from_mins(1)),
+            max_requests: 1000,
+            max_request_line: 8 * 1024,
             max_head: 16 * 1024,
             max_body: 1024 * 1024,
+            max_discard: 64 * 1024,
+            require_host: true,
+            date: true,
         }
     }
 }
 
-/// A complete request.
+impl ServerOptions {
+    pub(super) fn head_limits(&self) -> HeadLimits {
+        HeadLimits { line: self.max_request_line, head: self.max_head, strict: true }
+    }
+}
+
+/// What the connections of one server share.
 #[derive(Debug)]
-pub struct Request<'a> {
-    /// As sent, usually in capitals.
-    pub method: &'a str,
-    /// As sent: path and query, neither decoded.
-    pub target: &'a str,
-    /// All of it; empty if there is none.
-    pub body: &'a [u8],
-    /// Who asks.
-    pub peer: SocketAddr,
-    headers: Vec<(&'a str, &'a [u8])>,
+pub(super) struct Shared {
+    pub(super) options: ServerOptions,
+    pub(super) date: DateLine,
 }
 
-impl<'a> Request<'a> {
-    fn new(head: RequestHead<'a>, body: &'a [u8], peer: SocketAddr) -> Self {
-        Self { method: head.method, target: head.target, body, peer, headers: head.headers }
-    }
-
-    /// The target up to the question mark.
-    pub fn path(&self) -> &'a str {
-        self.target.split_once('?').map_or(self.target, |(path, _)| path)
-    }
-
-    /// The target behind the question mark.
-    pub fn query(&self) -> Option<&'a str> {
-        self.target.split_once('?').map(|(_, query)| query)
-    }
-
-    /// All headers in the order in which they were sent.
-    pub fn headers(&self) -> &[(&'a str, &'a [u8])] {
-        &self.headers
-    }
-
-    /// The first header of that name, which is compared without regard to case. `None` also if
-    /// its value is not UTF-8.
-    pub fn header(&self, name: &str) -> Option<&'a str> {
-        std::str::from_utf8(parse::find(&self.headers, name)?).ok()
-    }
-}
-
-/// What a service answers.
+/// Answers requests. One value serves all connections of a server; what belongs to one request
+/// lives in its [`RequestHandler`] and its [`Exchange`].
 ///
-/// `Content-Length` and `Connection: close` are added at the end unless the response names them
-/// itself.
+/// Every function of that shape is a service.
 ///
 /// ```
-/// use netlib::http::Response;
+/// use netlib::http::{self, Exchange, RequestHandler, Response, ServerOptions};
+/// use netlib::{Context, Reactor, ReactorConfig};
 ///
-/// let response = Response::new(200).header_raw("Connection:close").header("Content-Type", "text/plain").body("ok\n");
-/// assert_eq!(
-///     response.to_bytes(),
-///     "HTTP/1.1 200 OK\r\nConnection:close\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nok\n"
-/// );
+/// /// Sends the body back while it comes in.
+/// struct Echo;
+///
+/// impl RequestHandler<()> for Echo {
+///     fn on_body(&mut self, _: &mut (), cx: &mut Context<()>, exchange: &Exchange, chunk: &[u8]) {
+///         // Taken up again by `on_drain`, so a client that does not read is not read from.
+///         if exchange.write(cx, chunk.to_vec()) == Ok(http::Flow::Wait) {
+///             exchange.pause_body(cx);
+///         }
+///     }
+///     fn on_drain(&mut self, _: &mut (), cx: &mut Context<()>, exchange: &Exchange) {
+///         exchange.resume_body(cx);
+///     }
+///     fn on_end(&mut self, _: &mut (), cx: &mut Context<()>, exchange: &Exchange) {
+///         exchange.finish(cx);
+///     }
+/// }
+///
+/// let mut reactor: Reactor<()> = Reactor::new(ReactorConfig::default())?;
+/// let listener = netlib::socket::bind_tcp("127.0.0.1:0".parse().unwrap(), 1024)?;
+/// let service = |_: &mut (), cx: &mut Context<()>, exchange: &Exchange| -> Option<Box<dyn RequestHandler<()>>> {
+///     exchange.start(cx, Response::new(200)).ok()?;
+///     Some(Box::new(Echo))
+/// };
+/// http::serve_with(reactor.context(), listener, ServerOptions::default(), service)?;
+/// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Response {
-    status: u16,
-    /// Whole lines without their ends.
-    headers: Vec<String>,
-    body: Bytes,
+pub trait Service<S: 'static>: 'static {
+    /// A request's head is there. The result is what takes the body; None leaves it unread.
+    ///
+    /// The answer may be given here or later, through `exchange` or a clone of it. A service
+    /// that lets go of an exchange it has not answered, or panics, is answered for with 500.
+    fn on_request(
+        &mut self,
+        state: &mut S,
+        cx: &mut Context<S>,
+        exchange: &Exchange,
+    ) -> Option<Box<dyn RequestHandler<S>>>;
+
+    /// The most bytes that the body of this request may have, if not
+    /// [`ServerOptions::max_body`]. Asked before [`on_request`](Self::on_request).
+    fn max_body(&self, head: &RequestHead) -> Option<u64> {
+        let _ = head;
+        None
+    }
 }
 
-impl Response {
-    /// An empty response with that status.
-    pub fn new(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Bytes::new() }
+impl<S: 'static, F> Service<S> for F
+where
+    F: FnMut(&mut S, &mut Context<S>, &Exchange) -> Option<Box<dyn RequestHandler<S>>> + 'static,
+{
+    fn on_request(
+        &mut self,
+        state: &mut S,
+        cx: &mut Context<S>,
+        exchange: &Exchange,
+    ) -> Option<Box<dyn RequestHandler<S>>> {
+        self(state, cx, exchange)
     }
+}
 
-    /// Its status.
-    pub fn status(&self) -> u16 {
-        self.status
-    }
+/// Takes the body of one request, and is told when its answer may go on. Lives until both are
+/// complete. See [`Service`] for an example.
+#[allow(unused_variables)]
+pub trait RequestHandler<S: 'static>: 'static {
+    /// The next part of the body; its borders mean nothing.
+    fn on_body(&mut self, state: &mut S, cx: &mut Context<S>, exchange: &Exchange, chunk: &[u8]) {}
 
-    /// Appends a header, written as `name: value`.
-    pub fn header(self, name: &str, value: &str) -> Self {
-        self.header_raw(&format!("{name}: {value}"))
-    }
+    /// The body is complete, also if there was none.
+    fn on_end(&mut self, state: &mut S, cx: &mut Context<S>, exchange: &Exchange) {}
 
-    /// Appends a header line exactly as given, such as `Connection:close`. Control characters
-    /// are left out: a line break would begin another header.
-    pub fn header_raw(mut self, line: &str) -> Self {
-        self.headers.push(line.chars().filter(|c| !c.is_control()).collect());
-        self
-    }
+    /// A write was told to [`Wait`](super::Flow::Wait), and it is time for the next.
+    fn on_drain(&mut self, state: &mut S, cx: &mut Context<S>, exchange: &Exchange) {}
 
-    /// Sets the body.
-    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
-        self.body = body.into();
-        self
-    }
+    /// The connection ended before the exchange did; says how.
+    fn on_gone(&mut self, state: &mut S, cx: &mut Context<S>, reason: &CloseReason) {}
+}
 
-    /// The response as it goes over the wire.
-    pub fn to_bytes(&self) -> Bytes {
-        let mut bytes = self.head().into_bytes();
-        if self.may_have_body() {
-            bytes.extend_from_slice(&self.body);
-        }
-        bytes.into()
-    }
-
-    fn head(&self) -> String {
-        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status));
-        for line in &self.headers {
-            head.push_str(line);
-            head.push_str("\r\n");
-        }
-        if !self.names("Connection") {
-            head.push_str("Connection: close\r\n");
-        }
-        if !self.names("Content-Length") && self.may_have_body() {
-            write!(head, "Content-Length: {}\r\n", self.body.len()).expect("a String takes everything");
-        }
-        head.push_str("\r\n");
-        head
-    }
-
-    /// These two have none by definition.
-    fn may_have_body(&self) -> bool {
-        !matches!(self.status, 204 | 304)
-    }
-
-    fn names(&self, name: &str) -> bool {
-        self.headers.iter().any(|line| line.split(':').next().is_some_and(|own| own.eq_ignore_ascii_case(name)))
-    }
-
-    /// For a request that never reached the service.
-    fn refusal(status: u16) -> Self {
-        Self::new(status).header("Content-Type", "text/plain").body(format!("{}\n", reason_phrase(status)))
-    }
+/// Serves HTTP on a bound listener, request by request as their heads arrive. This is the form
+/// for bodies that are streamed, answers that come later, and connections that become something
+/// else; [`serve`] is the simple one.
+///
+/// Requests of one connection are answered in their order: the next is looked at when the answer
+/// to the one before it is complete. Requests that are malformed or over a limit are answered
+/// without the service (400, 408, 413, 414, 417, 431, 500, 501, 505).
+pub fn serve_with<S: 'static, V: Service<S>>(
+    cx: &mut Context<S>,
+    listener: TcpListener,
+    options: ServerOptions,
+    service: V,
+) -> io::Result<Listener> {
+    let mut listen = options.listen.clone();
+    // The marks are kept by `outgoing.rs`; another policy would act on top of that.
+    listen.conn.policy = OutputPolicy::Notify;
+    let shared = Rc::new(Shared { options, date: DateLine::default() });
+    let service = Rc::new(RefCell::new(service));
+    cx.listen_on(listener, listen, move |_, _, conn| {
+        Some(Box::new(Connection::new(Rc::clone(&shared), Rc::clone(&service), conn)))
+    })
 }
 
 /// Serves HTTP on a bound listener. `service` is called once per complete request, whatever its
-/// method; answers to HEAD lose their body on the way out. Requests that are malformed or over a
-/// limit are answered (400, 408, 411, 413, 431, 501, 505) without it.
+/// method, and answers at once; answers to HEAD lose their body on the way out.
 ///
 /// ```
 /// use netlib::http::{self, Response, ServerOptions};
@@ -198,129 +228,61 @@ pub fn serve<S: 'static>(
     options: ServerOptions,
     service: impl FnMut(&mut S, &mut Context<S>, &Request<'_>) -> Response + 'static,
 ) -> io::Result<Listener> {
-    let listen = options.listen.clone();
-    let options = Rc::new(options);
     let service = Rc::new(RefCell::new(service));
-    cx.listen_on(listener, listen, move |_, _, _| {
-        Some(Box::new(Connection {
-            options: Rc::clone(&options),
-            service: Rc::clone(&service),
-            parser: RequestParser::default(),
-            timeout: None,
-            told_to_continue: false,
+    serve_with(cx, listener, options, move |_: &mut S, _: &mut Context<S>, _: &Exchange| {
+        let service = Rc::clone(&service);
+        Some(buffered(move |state, cx, exchange, body| {
+            let head = exchange.head();
+            let request =
+                Request { method: head.method(), target: head.target(), body, peer: exchange.conn().peer_addr(), head };
+            let response = (service.borrow_mut())(state, cx, &request);
+            exchange.send(cx, response);
         }))
     })
 }
 
-/// One connection, which carries one request.
-struct Connection<F> {
-    options: Rc<ServerOptions>,
-    /// Callbacks never nest, so it is never borrowed twice.
-    service: Rc<RefCell<F>>,
-    parser: RequestParser,
-    timeout: Option<TimerId>,
-    told_to_continue: bool,
+/// Gathers the body and calls `then` with all of it. The body is as large as the server's
+/// [`max_body`](ServerOptions::max_body) or the service's [`max_body`](Service::max_body) lets it.
+///
+/// ```
+/// # use netlib::http::{self, Exchange, RequestHandler, Response};
+/// # use netlib::Context;
+/// fn on_request(_: &mut (), _: &mut Context<()>, _: &Exchange) -> Option<Box<dyn RequestHandler<()>>> {
+///     Some(http::buffered(|_, cx, exchange, body| {
+///         exchange.send(cx, Response::new(200).body(format!("{} bytes\n", body.len())));
+///     }))
+/// }
+/// ```
+pub fn buffered<S: 'static>(
+    then: impl FnOnce(&mut S, &mut Context<S>, &Exchange, &[u8]) + 'static,
+) -> Box<dyn RequestHandler<S>> {
+    Box::new(Buffered { body: Vec::new(), then: Some(then) })
 }
 
-impl<F> Connection<F> {
-    fn refuse(conn: &Conn, status: u16) {
-        // A send that fails means that the peer is gone, and then so is the need to answer.
-        let _ = conn.send(Response::refusal(status).to_bytes());
-        conn.close_with(CloseReason::Refused(reason_phrase(status)));
-    }
+struct Buffered<F> {
+    body: Vec<u8>,
+    /// Taken when it is called.
+    then: Option<F>,
 }
 
-impl<S, F> Handler<S> for Connection<F>
+impl<S: 'static, F> RequestHandler<S> for Buffered<F>
 where
-    S: 'static,
-    F: FnMut(&mut S, &mut Context<S>, &Request<'_>) -> Response + 'static,
+    F: FnOnce(&mut S, &mut Context<S>, &Exchange, &[u8]) + 'static,
 {
-    fn on_open(&mut self, _: &mut S, cx: &mut Context<S>, conn: &Conn) {
-        self.timeout = Some(cx.conn_timer(conn, self.options.request_timeout));
+    fn on_body(&mut self, _: &mut S, _: &mut Context<S>, _: &Exchange, chunk: &[u8]) {
+        self.body.extend_from_slice(chunk);
     }
 
-    fn on_data(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, input: &[u8]) -> usize {
-        // Some clients send an empty line behind a body, which then comes before a request.
-        let blank = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
-        let request = &input[blank..];
-        if request.is_empty() {
-            return blank;
+    fn on_end(&mut self, state: &mut S, cx: &mut Context<S>, exchange: &Exchange) {
+        if let Some(then) = self.then.take() {
+            then(state, cx, exchange, &self.body);
         }
-        match self.parser.advance(request, &self.options) {
-            Ok(Progress::Head) => return blank,
-            Ok(Progress::Body { expects_continue }) => {
-                if expects_continue && !self.told_to_continue {
-                    self.told_to_continue = true;
-                    let _ = conn.send(Bytes::from_static(b"HTTP/1.1 100 Continue\r\n\r\n"));
-                }
-                return blank;
-            }
-            Ok(Progress::Complete { head, body }) => match parse::request_head(&request[..head]) {
-                Ok(parsed) => {
-                    let request = Request::new(parsed, &request[head..head + body], conn.peer_addr());
-                    let served = cx.caught("an http service", |cx| (self.service.borrow_mut())(state, cx, &request));
-                    let response = served.unwrap_or_else(|| Response::refusal(500));
-                    // In one piece: a single message may be larger than the output limit.
-                    let _ = match request.method {
-                        "HEAD" => conn.send(response.head()),
-                        _ => conn.send(response.to_bytes()),
-                    };
-                    conn.close();
-                }
-                Err(status) => Self::refuse(conn, status),
-            },
-            Err(status) => Self::refuse(conn, status),
-        }
-        // Whatever follows the request is not looked at: the connection ends with the answer.
-        input.len()
-    }
-
-    fn on_timer(&mut self, _: &mut S, _: &mut Context<S>, conn: &Conn, timer: TimerId) {
-        if self.timeout == Some(timer) {
-            Self::refuse(conn, 408);
-        }
+        self.body = Vec::new();
     }
 }
 
-impl<F> fmt::Debug for Connection<F> {
+impl<F> fmt::Debug for Buffered<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("parser", &self.parser).finish_non_exhaustive()
-    }
-}
-
-/// The text that goes with a status.
-fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        100 => "Continue",
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        204 => "No Content",
-        206 => "Partial Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        411 => "Length Required",
-        413 => "Content Too Large",
-        415 => "Unsupported Media Type",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        _ => "Unknown",
+        f.debug_struct("Buffered").field("body", &self.body.len()).finish_non_exhaustive()
     }
 }

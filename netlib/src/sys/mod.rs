@@ -3,8 +3,19 @@
 
 #![allow(unsafe_code)] // see above; denied everywhere else
 
+mod alloc;
+mod control;
+mod datagram;
+#[doc(hidden)]
+pub mod faults;
 mod signal;
+mod sockaddr;
 mod wake;
 
+pub use alloc::CountingAllocator;
+pub use control::Ecn;
+pub(crate) use control::{UDP_GRO, UDP_SEGMENT};
+pub(crate) use datagram::{Class, MOST_MESSAGES, Message, Received, knows_option, set_option};
+pub use datagram::{ReceiveBatch, SendBatch};
 pub use signal::{Signal, SignalFd};
 pub use wake::WakeFd;

@@ -107,7 +107,12 @@ impl AsFd for SignalFd {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::{BackendKind, Reactor, ReactorConfig};
 
     #[test]
     fn a_signal_is_read_instead_of_ending_the_thread() {
@@ -119,5 +124,60 @@ mod tests {
             assert_eq!(signals.read().unwrap(), Some(signal));
         }
         assert_eq!(signals.read().unwrap(), None);
+    }
+
+    static HANDLED: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count(_: libc::c_int) {
+        HANDLED.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// EINTR in the loop: a signal handler of the embedding program runs while the loop sleeps.
+    /// The tick ends early and empty, and nothing else comes of it.
+    #[test]
+    fn a_signal_handler_that_interrupts_the_wait_costs_the_loop_an_empty_tick() {
+        // SAFETY: the structure is all integers and a pointer-sized handler, for which zeros are
+        // valid; the handler only adds to an atomic, which is async-signal-safe. SIGWINCH is used
+        // by nothing else here and is ignored by default.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = count as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            assert_eq!(libc::sigaction(libc::SIGWINCH, &raw const action, ptr::null_mut()), 0);
+        }
+        for kind in BackendKind::ALL {
+            let config = ReactorConfig { backend: Some(kind), ..ReactorConfig::default() };
+            let mut reactor = Reactor::<bool>::new(config).unwrap();
+            let start = Instant::now();
+            let due = Duration::from_millis(200);
+            reactor.context().after(due, move |fired, _| {
+                assert!(start.elapsed() >= due, "early");
+                *fired = true;
+            });
+            // SAFETY: asks for the calling thread's own id.
+            let sleeper = unsafe { libc::pthread_self() } as usize;
+            let before = HANDLED.load(Ordering::SeqCst);
+            let over = Arc::new(AtomicBool::new(false));
+            let noise = {
+                let over = Arc::clone(&over);
+                std::thread::spawn(move || {
+                    while !over.load(Ordering::SeqCst) {
+                        // SAFETY: the thread is alive: it joins this one.
+                        unsafe { libc::pthread_kill(sleeper as libc::pthread_t, libc::SIGWINCH) };
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                })
+            };
+            let mut fired = false;
+            while !fired {
+                assert!(reactor.run_once(&mut fired, None).unwrap(), "{kind}");
+            }
+            over.store(true, Ordering::SeqCst);
+            noise.join().unwrap();
+            let handled = HANDLED.load(Ordering::SeqCst) - before;
+            let stats = reactor.context().stats();
+            assert!(handled > 2 && stats.ticks > 2, "{kind}: nothing was interrupted: {stats:?}");
+            assert!(stats.ticks <= handled as u64 + 4, "{kind}: it spins: {stats:?}");
+            assert_eq!(stats.events, 0, "{kind}");
+        }
     }
 }

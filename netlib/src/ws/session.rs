@@ -15,7 +15,7 @@ const EVENTS_PER_TURN: usize = 1024;
 /// Pings that are answered one by one in a turn; of more only the last.
 const PONGS_PER_TURN: usize = 64;
 /// A pong waits while more than this is queued before it, and a later one takes its place.
-const PONG_BEHIND: usize = 64 * 1024;
+const PONG_BEHIND: u64 = 64 * 1024;
 
 /// A WebSocket that is open or closing, and its handler.
 pub(super) struct Session<S: 'static> {

@@ -2,8 +2,9 @@
 //! until something has happened instead of sleeping.
 #![allow(dead_code, unreachable_pub)] // each test file uses a part of this module
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netlib::backend::BackendKind;
@@ -14,11 +15,27 @@ use netlib::{Reactor, ReactorConfig};
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
 pub fn reactor<S: 'static>(kind: BackendKind) -> Reactor<S> {
-    let config =
-        ReactorConfig { backend: Some(kind), clock: Box::new(SystemClock), seed: Some(1), ..ReactorConfig::default() };
+    let config = ReactorConfig {
+        backend: Some(kind),
+        fallback: false,
+        clock: Box::new(SystemClock),
+        seed: Some(1),
+        ..ReactorConfig::default()
+    };
     let mut reactor = Reactor::new(config).expect("a reactor");
+    announce(kind);
     assert_eq!(reactor.context().backend_name(), kind.name());
     reactor
+}
+
+/// Says once per test program that a back end runs, past the harness, which keeps what `eprintln` says.
+fn announce(kind: BackendKind) {
+    static SAID: Mutex<Vec<BackendKind>> = Mutex::new(Vec::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    if !said.contains(&kind) {
+        said.push(kind);
+        let _ = writeln!(std::io::stderr(), "runs on the back end {kind}");
+    }
 }
 
 /// Runs ticks until `done` says so.
@@ -34,7 +51,7 @@ pub fn local() -> SocketAddr {
     "127.0.0.1:0".parse().expect("an address")
 }
 
-pub fn peer(addr: SocketAddr) -> TcpStream {
+pub fn peer(addr: impl ToSocketAddrs) -> TcpStream {
     let stream = TcpStream::connect(addr).expect("connects");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
     stream.set_nodelay(true).expect("nodelay");
@@ -72,6 +89,7 @@ macro_rules! on_every_backend {
         $crate::on_every_backend!(@module epoll_et, EpollEt, $($test),*);
         $crate::on_every_backend!(@module poll, Poll, $($test),*);
         $crate::on_every_backend!(@module select, Select, $($test),*);
+        $crate::on_every_backend!(@module uring_poll, UringPoll, $($test),*);
     };
     (@module $module:ident, $kind:ident, $($test:ident),*) => {
         mod $module {

@@ -91,8 +91,10 @@ pub fn accept_links<S: 'static>(
     let listen =
         ListenOptions { conn: options.conn_options(), max_connections: options.max_links, ..ListenOptions::default() };
     cx.listen_on(socket, listen, move |state, cx, conn| {
-        let handler = factory(state, cx, conn.peer_addr())?;
-        let link = Link::new(None, conn.peer_addr(), Rc::clone(&options), handler);
+        // A link comes over TCP.
+        let peer = conn.peer_addr().inet()?;
+        let handler = factory(state, cx, peer)?;
+        let link = Link::new(None, peer, Rc::clone(&options), handler);
         Some(Box::new(link.connection()))
     })
 }
@@ -190,7 +192,7 @@ impl<S: 'static> Link<S> {
 
     /// Bytes that wait for the peer to read; a server that produces for it faster than it reads looks here.
     pub fn queued(&self) -> usize {
-        self.inner.conn.borrow().as_ref().map_or(0, Conn::queued)
+        self.inner.conn.borrow().as_ref().map_or(0, |conn| conn.queued() as usize)
     }
 
     /// Queues a message.

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use netlib::{Context, Reactor, ReactorConfig};
+use netlib::{Context, PanicPolicy, Reactor, ReactorConfig};
 
 /// What the state of a role can do besides being the state.
 pub trait Role: Sized + 'static {
@@ -108,7 +108,7 @@ pub fn spawn<S: Role>(
     let (ready_sender, ready) = mpsc::channel();
     let (remote_sender, remote) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let mut reactor = match Reactor::<S>::new(ReactorConfig { contain_panics: false, ..ReactorConfig::default() }) {
+        let mut reactor = match Reactor::<S>::new(ReactorConfig { panics: PanicPolicy::Propagate, ..ReactorConfig::default() }) {
             Ok(reactor) => reactor,
             Err(error) => {
                 let _ = remote_sender.send(Err(error));

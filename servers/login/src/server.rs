@@ -70,9 +70,17 @@ impl Login {
 
         let options = ServerOptions {
             listen: ListenOptions { max_connections: config.max_clients, ..ListenOptions::default() },
+            head_timeout: HTTP_LIMIT,
             request_timeout: HTTP_LIMIT,
+            max_request_line: HTTP_MAX,
             max_head: HTTP_MAX,
-            max_body: HTTP_MAX,
+            max_body: HTTP_MAX as u64,
+            // What published clients are used to: the answer ends with the connection, and is that of the
+            // recorded server to the byte; nobody looks at `Host`.
+            keep_alive: None,
+            date: false,
+            require_host: false,
+            ..ServerOptions::default()
         };
         let http = http::serve(cx, listeners.http, options, |login: &mut Self, _, request| {
             if discovery::is_asked_for(request.target) {

@@ -153,5 +153,5 @@ pub fn http(addr: SocketAddr, request: &str) -> String {
 
 /// GET, as a client does it.
 pub fn http_get(addr: SocketAddr, target: &str) -> String {
-    http(addr, &format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"))
+    http(addr, &format!("GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"))
 }

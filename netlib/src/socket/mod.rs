@@ -1,44 +1,59 @@
-//! TCP sockets as a reactor needs them: non-blocking from birth, closed on exec, Nagle off (a
-//! small PDU must not wait for the one before it). EINTR is retried here and EAGAIN is
-//! `WouldBlock`, so the layers above see neither.
+//! Stream sockets as a reactor needs them, TCP and Unix: non-blocking from birth, closed on exec,
+//! Nagle off. EINTR is retried here and EAGAIN is `WouldBlock`, so the layers above see neither.
+
+mod address;
+mod listening;
+mod options;
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::fs::sendfile;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrAny, SocketFlags, SocketType,
-    acceptfrom_with, bind, connect, getpeername, getsockname, listen, recv, send, sendmsg, shutdown, socket_with,
-    sockopt,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, acceptfrom_with,
+    connect, getpeername, getsockname, recv, send, sendmsg, shutdown, socket_with, sockopt,
 };
+
+pub use address::{Address, UnixAddress};
+pub use listening::{BindOptions, ListeningSocket};
+pub use options::{Keepalive, SocketOptions};
 
 const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 
-/// Opens a listening socket. `backlog` is how many accepted connections the kernel may hold for
-/// us (it caps the number at `net.core.somaxconn`). A wildcard IPv6 address accepts IPv4 as
-/// well. Port 0 takes any free one; ask the listener which.
+/// Opens a listening TCP socket of the standard library's type. `backlog` is how many accepted
+/// connections the kernel may hold for us (it caps the number at `net.core.somaxconn`). A wildcard
+/// IPv6 address accepts IPv4 as well. Port 0 takes any free one; ask the listener which.
+/// [`ListeningSocket::bind`] knows more options.
 pub fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let fd = open_tcp(addr)?;
-    // A restart must not wait for the connections of the previous run to leave TIME_WAIT.
-    sockopt::set_socket_reuseaddr(&fd, true)?;
-    if addr.is_ipv6() {
-        sockopt::set_ipv6_v6only(&fd, !addr.ip().is_unspecified())?;
-    }
-    bind(&fd, &addr)?;
-    listen(&fd, backlog)?;
-    Ok(TcpListener::from(fd))
+    let options = BindOptions { backlog, ..BindOptions::default() };
+    ListeningSocket::bind_inet(addr, &options).map(TcpListener::from)
 }
 
 /// Takes one connection from a listener's backlog. `WouldBlock` says that it is empty. Errors
 /// that belong to the connection alone (`ConnectionAborted`) are returned too: try again.
-pub fn accept(listener: &TcpListener) -> io::Result<(Stream, SocketAddr)> {
-    let (fd, peer) = retry_on_intr(|| acceptfrom_with(listener, FLAGS))?;
-    let stream = Stream { fd };
-    // Refused if the peer has reset the connection already; the first read will say so.
-    let _ = sockopt::set_tcp_nodelay(&stream.fd, true);
-    Ok((stream, internet_address(peer)?))
+pub fn accept(listener: impl AsFd) -> io::Result<(Stream, Address)> {
+    accept_with(listener, &SocketOptions::default())
+}
+
+/// [`accept`] with options for the connection.
+pub fn accept_with(listener: impl AsFd, options: &SocketOptions) -> io::Result<(Stream, Address)> {
+    let (fd, peer) = retry_on_intr(|| acceptfrom_with(&listener, FLAGS))?;
+    let peer = match peer {
+        Some(peer) => Address::from_kernel(peer)?,
+        None => Address::Unix(UnixAddress::Unnamed),
+    };
+    let family = match &peer {
+        Address::Inet(addr) => family(addr),
+        Address::Unix(_) => AddressFamily::UNIX,
+    };
+    if let Err(error) = options.apply(&fd, family, false) {
+        // Refused if the peer has reset the connection already; the first read will say so.
+        log::debug!("options of a connection from {peer}: {error}");
+    }
+    Ok((Stream { fd }, peer))
 }
 
 /// A connected, or connecting, stream socket.
@@ -64,13 +79,45 @@ pub struct Stream {
 impl Stream {
     /// Begins to connect. The outcome is known when the socket becomes writable: ask
     /// [`Stream::take_error`].
-    pub fn connect(addr: SocketAddr) -> io::Result<Self> {
-        let fd = open_tcp(addr)?;
-        sockopt::set_tcp_nodelay(&fd, true)?;
-        match connect(&fd, &addr) {
+    pub fn connect(address: impl Into<Address>) -> io::Result<Self> {
+        Self::connect_with(&address.into(), &SocketOptions::default())
+    }
+
+    /// [`connect`](Self::connect) with options. A Unix socket whose listener's queue is full is
+    /// `WouldBlock`: there is no waiting for it as there is with TCP.
+    pub fn connect_with(address: &Address, options: &SocketOptions) -> io::Result<Self> {
+        let (fd, outcome) = match address {
+            Address::Inet(addr) => {
+                let fd = open(family(addr))?;
+                options.apply(&fd, family(addr), true)?;
+                let outcome = connect(&fd, addr);
+                (fd, outcome)
+            }
+            Address::Unix(unix) => {
+                let name = unix.to_kernel()?;
+                let fd = open(AddressFamily::UNIX)?;
+                options.apply(&fd, AddressFamily::UNIX, true)?;
+                let outcome = connect(&fd, &name);
+                (fd, outcome)
+            }
+        };
+        match outcome {
             // An interrupted connect goes on by itself; calling again would be an error.
             Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => Ok(Self { fd }),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// How a connect ended: None while it is under way. One that reached itself
+    /// ([`is_self_connected`](Self::is_self_connected)) counts as refused.
+    pub(crate) fn connect_outcome(&self) -> Option<io::Result<()>> {
+        match self.take_error() {
+            Ok(Some(error)) | Err(error) => Some(Err(error)),
+            // Writable without an error, and yet not connected: a spurious event.
+            Ok(None) if self.peer_addr().is_err() => None,
+            // On loopback a connect to a free ephemeral port can meet itself.
+            Ok(None) if self.is_self_connected() => Some(Err(io::ErrorKind::ConnectionRefused.into())),
+            Ok(None) => Some(Ok(())),
         }
     }
 
@@ -91,6 +138,12 @@ impl Stream {
         Ok(retry_on_intr(|| sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))?)
     }
 
+    /// Lets the kernel send bytes of a file, at most `count` from `offset` on; 0 is the file's
+    /// end.
+    pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
+        Ok(retry_on_intr(|| sendfile(&self.fd, file, Some(&mut { offset }), count))?)
+    }
+
     /// Tells the peer that no more will come (FIN); reading goes on.
     pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(shutdown(&self.fd, Shutdown::Write)?)
@@ -102,13 +155,16 @@ impl Stream {
     }
 
     /// The other end. `NotConnected` while connecting, and for a connection that was reset.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        internet_address(getpeername(&self.fd)?)
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        match getpeername(&self.fd)? {
+            Some(address) => Address::from_kernel(address),
+            None => Ok(Address::Unix(UnixAddress::Unnamed)),
+        }
     }
 
     /// This end.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        internet_address(Some(getsockname(&self.fd)?))
+    pub fn local_addr(&self) -> io::Result<Address> {
+        Address::from_kernel(getsockname(&self.fd)?)
     }
 
     /// Closing will discard what is unsent and reset the connection, instead of finishing it.
@@ -120,7 +176,8 @@ impl Stream {
     /// that nobody listens on can pick that very port as the source, and TCP then connects the
     /// socket to itself; a redialling client would keep the server's port busy that way.
     pub fn is_self_connected(&self) -> bool {
-        matches!((self.local_addr(), self.peer_addr()), (Ok(local), Ok(peer)) if local == peer)
+        // Both ends of a Unix connection may well be unnamed.
+        matches!((self.local_addr(), self.peer_addr()), (Ok(Address::Inet(local)), Ok(peer)) if peer == local)
     }
 }
 
@@ -143,20 +200,20 @@ impl AsFd for Stream {
     }
 }
 
-fn open_tcp(addr: SocketAddr) -> io::Result<OwnedFd> {
-    let family = if addr.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+fn open(family: AddressFamily) -> io::Result<OwnedFd> {
     Ok(socket_with(family, SocketType::STREAM, FLAGS, None)?)
 }
 
-fn internet_address(addr: Option<SocketAddrAny>) -> io::Result<SocketAddr> {
-    let addr = addr.ok_or(io::ErrorKind::NotConnected)?;
-    Ok(SocketAddr::try_from(addr)?)
+fn family(addr: &SocketAddr) -> AddressFamily {
+    if addr.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Read;
     use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+
+    use rustix::net::bind;
 
     use super::*;
     use crate::Token;
@@ -191,7 +248,7 @@ mod tests {
     #[test]
     fn a_wildcard_ipv6_listener_accepts_ipv4() {
         let Ok(listener) = bind_tcp((Ipv6Addr::UNSPECIFIED, 0).into(), 16) else {
-            eprintln!("skipped: no IPv6 on this machine");
+            eprintln!("SKIPPED a_wildcard_ipv6_listener_accepts_ipv4: no IPv6 on this machine");
             return;
         };
         let port = listener.local_addr().unwrap().port();
@@ -238,10 +295,10 @@ mod tests {
     #[test]
     fn a_socket_connected_to_itself_is_recognised() {
         // Binding first fixes the source port, so the accident happens on purpose.
-        let fd = open_tcp(LOOPBACK).unwrap();
+        let fd = open(AddressFamily::INET).unwrap();
         bind(&fd, &LOOPBACK).unwrap();
         let stream = Stream { fd };
-        assert_eq!(connect(&stream, &stream.local_addr().unwrap()), Err(Errno::INPROGRESS));
+        assert_eq!(connect(&stream, &stream.local_addr().unwrap().inet().unwrap()), Err(Errno::INPROGRESS));
         let mut backend = BackendKind::Mio.open().unwrap();
         backend.add(stream.as_fd(), Token::new(0, 0), Interest::WRITABLE, Trigger::Edge).unwrap();
         let mut events = Vec::new();

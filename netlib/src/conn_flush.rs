@@ -1,0 +1,189 @@
+//! What the loop does with what a connection has to say: the one write of *Flush*, the marks
+//! of its output, and what the back end watches for on its behalf.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::backend::Interest;
+use crate::conn::{Conn, Handler, State, flag};
+use crate::conn_options::CloseReason;
+use crate::context::Context;
+use crate::token::Token;
+
+/// Bytes written to one connection in one *Flush* before others get their turn.
+const FLUSH_BUDGET: u64 = 1 << 20;
+
+impl<S: 'static> Context<S> {
+    /// Visits every connection that was written to, closed or changed.
+    pub(crate) fn flush_marked(&mut self, state: &mut S) {
+        let mut batch = std::mem::take(&mut self.flushing);
+        std::mem::swap(&mut *self.shared.marked.borrow_mut(), &mut batch);
+        for token in batch.drain(..) {
+            self.flush(state, token);
+        }
+        self.flushing = batch;
+    }
+
+    fn flush(&mut self, state: &mut S, token: Token) {
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        let conn = slot.conn.clone();
+        if conn.queued() > 0 {
+            self.write(token, &conn);
+            if conn.0.state.get() == State::Open {
+                self.watermarks(state, token, &conn);
+            }
+            if conn.0.state.get() == State::Open && conn.queued() == 0 {
+                self.notify(state, token, &conn, Handler::on_flushed);
+            }
+        } else if conn.has_output() {
+            conn.write_now(FLUSH_BUDGET);
+        }
+        // Only now: what the callbacks above have changed is dealt with below, and
+        // would cost a tick of its own if it were marked again.
+        conn.clear(flag::MARKED);
+        if conn.is_at_rest()
+            && let Some(slot) = self.slots.conn_mut(token)
+            && slot.registered == Some(Interest::READABLE)
+        {
+            return; // it has answered and waits for the next request, as most do
+        }
+        if conn.take(flag::IDLE_CHANGED) {
+            self.arm_idle(token, &conn);
+        }
+        match conn.0.state.get() {
+            State::Open => self.settle(token, &conn),
+            State::Closing => {
+                // Closed by one of the callbacks above, behind what it sent: the mark is gone.
+                if !conn.has(flag::BLOCKED | flag::WRITE_RESTS) && conn.has_output() {
+                    conn.mark();
+                }
+                self.closed.push(token);
+            }
+            State::Lingering if self.linger(token, &conn) => {
+                conn.0.state.set(State::Dead);
+                self.closed.push(token);
+            }
+            State::Lingering | State::Connecting | State::Handshaking | State::Dead => {}
+        }
+    }
+
+    fn write(&mut self, token: Token, conn: &Conn) {
+        if conn.options().write_rate.is_none() {
+            conn.write_now(FLUSH_BUDGET);
+            return;
+        }
+        let allowance = self.write_allowance(token, conn);
+        conn.allow_output(allowance);
+        let written = conn.write_now(allowance.min(FLUSH_BUDGET));
+        self.spend_write(token, written);
+    }
+
+    /// An open connection goes back to waiting, for whatever it waits for now.
+    fn settle(&mut self, token: Token, conn: &Conn) {
+        if conn.has(flag::FINISHED) && !conn.has(flag::FIN_SENT) && conn.queued() == 0 {
+            Self::send_fin(conn);
+        }
+        // Resumed: kept input is due, and so is what an edge announced meanwhile, unless the
+        // back end has just been asked anew. What a layer holds it does not know of.
+        let asked = self.update_interest(token);
+        if conn.take(flag::RESUMED) && conn.wants_input() && (!asked || self.has_tail(token) || conn.has(flag::LAYERED))
+        {
+            self.make_ready(token);
+        }
+        if !conn.has(flag::BLOCKED | flag::WRITE_RESTS) && conn.has_output() {
+            conn.mark();
+        }
+    }
+
+    /// Our end, behind the layer's good-bye. Marks what cannot be sent as lost.
+    pub(crate) fn send_fin(conn: &Conn) {
+        let mut transport = conn.0.transport.borrow_mut();
+        if !conn.has(flag::LAYER_CLOSED) {
+            conn.set(flag::LAYER_CLOSED);
+            transport.close_layer();
+        }
+        if transport.pending() > 0 && !conn.has(flag::BLOCKED | flag::ABORT) {
+            drop(transport);
+            conn.write_now(FLUSH_BUDGET);
+            transport = conn.0.transport.borrow_mut();
+        }
+        if transport.pending() > 0 {
+            return; // it goes on when the socket is writable
+        }
+        conn.set(flag::FIN_SENT);
+        let sent = transport.stream().is_some_and(|stream| stream.shutdown_write().is_ok());
+        if !sent {
+            conn.set(flag::ABORT);
+        }
+    }
+
+    /// Reports crossings of the marks. The pause of [`OutputPolicy::Pause`] was set by
+    /// the send that crossed the high one; it ends at the low mark, or here and now if
+    /// the socket took enough.
+    fn watermarks(&mut self, state: &mut S, token: Token, conn: &Conn) {
+        let options = conn.options();
+        let queued = conn.in_memory();
+        if queued >= options.high_water {
+            if !conn.has(flag::ABOVE_HIGH) {
+                conn.set(flag::ABOVE_HIGH);
+                self.notify(state, token, conn, Handler::on_high_water);
+            }
+        } else if conn.has(flag::ABOVE_HIGH) {
+            if queued <= options.low_water {
+                conn.clear(flag::ABOVE_HIGH);
+                if conn.take(flag::PAUSED_BY_OUTPUT) {
+                    conn.set(flag::RESUMED);
+                }
+                self.notify(state, token, conn, Handler::on_low_water);
+            }
+        } else if conn.take(flag::PAUSED_BY_OUTPUT) {
+            conn.set(flag::RESUMED);
+        }
+    }
+
+    pub(crate) fn has_tail(&mut self, token: Token) -> bool {
+        self.slots.conn_mut(token).is_some_and(|slot| !slot.tail.is_empty())
+    }
+
+    /// Makes the back end watch for what the connection waits for now. True if that
+    /// was a change and input is among it: input that is there already is reported.
+    pub(crate) fn update_interest(&mut self, token: Token) -> bool {
+        let Some(slot) = self.slots.conn_mut(token) else { return false };
+        let conn = slot.conn.clone();
+        let reads = match conn.0.state.get() {
+            State::Open => !conn.has(flag::EOF | flag::NO_READING),
+            State::Handshaking => true,
+            State::Lingering => !conn.has(flag::EOF),
+            State::Connecting | State::Closing | State::Dead => false,
+        };
+        let writes = match conn.0.state.get() {
+            State::Handshaking => conn.0.transport.borrow().pending() > 0,
+            _ => conn.has(flag::BLOCKED),
+        };
+        match self.register(token, Interest::new(reads, writes)) {
+            Ok(changed) => changed && reads,
+            Err(error) => {
+                conn.end(CloseReason::from_io(&error), true);
+                false
+            }
+        }
+    }
+
+    /// True if the back end had to be asked.
+    pub(crate) fn register(&mut self, token: Token, interest: Interest) -> io::Result<bool> {
+        let trigger = self.trigger;
+        let Some(slot) = self.slots.conn_mut(token) else { return Ok(false) };
+        if slot.registered == Some(interest) {
+            return Ok(false);
+        }
+        let transport = slot.conn.0.transport.borrow();
+        let Some(stream) = transport.stream() else { return Ok(false) };
+        if slot.registered.is_none() {
+            self.backend.add(stream.as_fd(), token, interest, trigger)?;
+        } else {
+            self.backend.modify(stream.as_fd(), token, interest, trigger)?;
+        }
+        slot.registered = Some(interest);
+        Ok(true)
+    }
+}
