@@ -1,7 +1,7 @@
 //! A WebSocket server that sends every message back.
 //!
 //! ```text
-//! cargo run --release -p netlib-examples --example ws_echo -- --port 9001
+//! cargo run --release -p netlib-examples --features ws --example ws_echo -- --port 9001
 //! ```
 
 use std::io;

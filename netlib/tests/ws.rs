@@ -742,13 +742,14 @@ fn an_http_server_can_hand_a_connection_over(kind: BackendKind) {
     let mut log = Log::default();
     let listener =
         reactor.context().listen(local(), ListenOptions::default(), |_, _, _| Some(Box::new(HandsOver))).unwrap();
+    let addr = listener.local_addr().inet().expect("TCP");
     // It opens without a word from the client ...
-    let mut quiet = Raw::open(&mut reactor, &mut log, listener.local_addr().inet().expect("TCP"));
+    let mut quiet = Raw::open(&mut reactor, &mut log, addr);
     drive(&mut reactor, &mut log, "the opening", |log| log.open.len() == 1);
     log.open[0].send_text("first").unwrap();
     assert_eq!(quiet.frames(&mut reactor, &mut log, 1), [whole(TEXT, "first")]);
     // ... and only once with frames right behind the head.
-    let mut eager = Raw::new(listener.local_addr().inet().expect("TCP"));
+    let mut eager = Raw::new(addr);
     eager.write(&[request("/").into_bytes(), encode(&whole(TEXT, "eager"), true)].concat());
     eager.head(&mut reactor, &mut log);
     assert_eq!(eager.frames(&mut reactor, &mut log, 1), [whole(TEXT, "eager")]);

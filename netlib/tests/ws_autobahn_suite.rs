@@ -147,7 +147,7 @@ fn the_autobahn_suite_finds_nothing_in_the_server() {
         .expect("listens");
     let directory = directory("server");
     let spec = directory.join("spec.json");
-    let (addr, out) = (listener.local_addr(), directory.display());
+    let (addr, out) = (listener.local_addr().inet().expect("TCP"), directory.display());
     let text =
         format!(r#"{{"outdir": "{out}", "servers": [{{"agent": "netlib", "url": "ws://{addr}"}}], {SPEC_CASES}}}"#);
     std::fs::write(&spec, text).expect("written");

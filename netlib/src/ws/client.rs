@@ -1,6 +1,5 @@
 //! The client's side of the handshake.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use tungstenite::handshake::client::generate_key;
@@ -10,7 +9,7 @@ use super::handshake::{self, Url};
 use super::session::{Endpoint, Opening, Session};
 use super::socket::WebSocket;
 use super::{Closed, Options, WsHandler};
-use crate::{CloseReason, Conn, ConnectOptions, Context, Handler};
+use crate::{CloseReason, Conn, ConnectOptions, Context, Handler, Target};
 
 /// What a client asks for.
 ///
@@ -30,7 +29,7 @@ pub struct ClientOptions {
     pub headers: Vec<(String, String)>,
 }
 
-/// Connects to `addr` and asks there for `url`. The outcome is always reported later and on one
+/// Connects to `target`, an address or a name and a port, and asks there for `url`. The outcome is always reported later and on one
 /// path: [`WsHandler::on_open`], or [`WsHandler::on_close`]. The handle aborts the attempt.
 ///
 /// A `wss` address needs [`ConnectOptions::layer`] to be the TLS layer; without one it is
@@ -53,21 +52,21 @@ pub struct ClientOptions {
 /// # fn main() -> std::io::Result<()> {
 /// let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
 /// let url: Url = "ws://chat.example/lobby".parse().expect("an address");
-/// let addr = "127.0.0.1:8080".parse().expect("an address");
+/// let addr: std::net::SocketAddr = "127.0.0.1:8080".parse().expect("an address");
 /// ws::connect(reactor.context(), addr, &url, ConnectOptions::default(), ClientOptions::default(), Hello);
 /// # Ok(())
 /// # }
 /// ```
 pub fn connect<S: 'static>(
     cx: &mut Context<S>,
-    addr: SocketAddr,
+    target: impl Into<Target>,
     url: &Url,
     connect: ConnectOptions,
     options: ClientOptions,
     handler: impl WsHandler<S>,
 ) -> Conn {
     let in_the_clear = url.is_secure() && connect.layer.is_none();
-    let conn = cx.connect(addr, connect, client(url, options, handler));
+    let conn = cx.connect(target, connect, client(url, options, handler));
     if in_the_clear {
         conn.close_with(CloseReason::Refused("wss without a TLS layer"));
     }

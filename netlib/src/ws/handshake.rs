@@ -117,15 +117,22 @@ impl<'a> UpgradeRequest<'a> {
     }
 }
 
-/// The head that accepts: 101 and what the application adds.
-pub(super) fn accept_head(key: &[u8], protocol: Option<&str>, headers: &[(String, String)]) -> String {
-    let mut head = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {}\r\n",
-        derive_accept_key(key)
-    );
-    if let Some(protocol) = protocol {
-        push_header(&mut head, "Sec-WebSocket-Protocol", protocol);
-    }
+/// The headers that accept: the protocol's and what the application adds.
+pub(super) fn accept_headers(
+    key: &[u8],
+    protocol: Option<&str>,
+    added: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    let accept = derive_accept_key(key);
+    let fixed = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", &accept)];
+    let protocol = protocol.map(|protocol| ("Sec-WebSocket-Protocol", protocol));
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    fixed.into_iter().chain(protocol).map(owned).chain(added).collect()
+}
+
+/// The head of the 101 with these headers.
+pub(super) fn accept_head(headers: &[(String, String)]) -> String {
+    let mut head = "HTTP/1.1 101 Switching Protocols\r\n".to_owned();
     for (name, value) in headers {
         push_header(&mut head, name, value);
     }
@@ -444,7 +451,8 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc_is_accepted() {
         assert_eq!(status(GOOD).unwrap(), b"dGhlIHNhbXBsZSBub25jZQ==");
-        let head = accept_head(b"dGhlIHNhbXBsZSBub25jZQ==", Some("chat"), &[("X-A".into(), "b\r\nc".into())]);
+        let added = vec![("X-A".into(), "b\r\nc".into())];
+        let head = accept_head(&accept_headers(b"dGhlIHNhbXBsZSBub25jZQ==", Some("chat"), added));
         assert!(head.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
         assert!(head.ends_with("\r\nSec-WebSocket-Protocol: chat\r\nX-A: bc\r\n\r\n"));
         assert_eq!(
@@ -498,7 +506,7 @@ mod tests {
     #[test]
     fn an_answer_that_does_not_fit_the_request_is_refused() {
         let key = "dGhlIHNhbXBsZSBub25jZQ==";
-        let good = accept_head(key.as_bytes(), Some("b"), &[]);
+        let good = accept_head(&accept_headers(key.as_bytes(), Some("b"), Vec::new()));
         let offered = ["a".to_owned(), "b".to_owned()];
         assert_eq!(check_answer(good.as_bytes(), key, &offered), Ok(Some("b".to_owned())));
         for (from, to) in [

@@ -21,7 +21,7 @@
 //! # fn main() -> std::io::Result<()> {
 //! let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
 //! let options = Rc::new(ServerOptions::default());
-//! let address = "127.0.0.1:0".parse().expect("an address");
+//! let address: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
 //! reactor.context().listen(address, ListenOptions::default(), move |(), _, _| {
 //!     Some(ws::accept(&options, |(), _, request| match request.path() {
 //!         "/echo" => Ok(Accept::new(Echo)),

@@ -112,15 +112,16 @@ pub fn upgrade<S: 'static>(
     {
         return Err(Refuse::new(403).body("not from this origin\n"));
     }
-    let answer = decide(request)?;
-    let head = handshake::accept_head(key, answer.protocol.as_deref(), &answer.headers);
-    Ok(Upgrade { head, answer, common: Rc::clone(&options.common) })
+    let Accept { handler, protocol, headers } = decide(request)?;
+    let headers = handshake::accept_headers(key, protocol.as_deref(), headers);
+    Ok(Upgrade { headers, protocol, handler, common: Rc::clone(&options.common) })
 }
 
 /// An upgrade that is decided and not yet done.
 pub struct Upgrade<S: 'static> {
-    head: String,
-    answer: Accept<S>,
+    headers: Vec<(String, String)>,
+    protocol: Option<String>,
+    handler: Box<dyn WsHandler<S>>,
     common: Rc<Options>,
 }
 
@@ -129,25 +130,39 @@ impl<S: 'static> Upgrade<S> {
     /// connection's handler, from one of its callbacks; input that it has not used when that
     /// ends is taken for frames. [`WsHandler::on_open`] comes in this tick or the next.
     pub fn start(self, cx: &mut Context<S>, conn: &Conn) {
-        let options = Rc::clone(&self.common);
-        let session = self.session(conn);
-        let endpoint = Endpoint::upgraded(cx, conn, session, options);
-        cx.replace_handler(conn, Box::new(endpoint));
+        self.send_head(conn);
+        let handler = self.into_handler(cx, conn);
+        cx.replace_handler(conn, handler);
     }
 
-    /// Sends the 101. The session is not open yet.
-    fn session(self, conn: &Conn) -> Session<S> {
+    /// The headers of the 101, for a server that sends its answers itself and then gives the
+    /// connection to [`into_handler`](Self::into_handler).
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    /// The handler that takes the connection over once the 101 is queued. It opens by itself in
+    /// this tick or the next, since [`Handler::on_open`] is not called again.
+    pub fn into_handler(self, cx: &mut Context<S>, conn: &Conn) -> Box<dyn Handler<S>> {
+        let common = Rc::clone(&self.common);
+        Box::new(Endpoint::upgraded(cx, conn, self.into_session(conn), common))
+    }
+
+    fn send_head(&self, conn: &Conn) {
         // Fails only on a connection that has ended, which will be reported.
-        let _ = conn.send(self.head);
+        let _ = conn.send(handshake::accept_head(&self.headers));
+    }
+
+    fn into_session(self, conn: &Conn) -> Session<S> {
         let ws = WebSocket::new(conn, Role::Server, self.common.close_timeout);
-        ws.set_protocol(self.answer.protocol);
-        Session::new(ws, self.common, self.answer.handler)
+        ws.set_protocol(self.protocol);
+        Session::new(ws, self.common, self.handler)
     }
 }
 
 impl<S: 'static> fmt::Debug for Upgrade<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upgrade").field("answer", &self.answer).finish_non_exhaustive()
+        f.debug_struct("Upgrade").field("headers", &self.headers).finish_non_exhaustive()
     }
 }
 
@@ -170,7 +185,10 @@ impl<S: 'static> Opening<S> for Accepting<S> {
         let outcome = UpgradeRequest::parse(head)
             .and_then(|request| upgrade(&self.options, &request, |request| decide(state, cx, request)));
         match outcome {
-            Ok(upgrade) => Some(upgrade.session(conn)),
+            Ok(upgrade) => {
+                upgrade.send_head(conn);
+                Some(upgrade.into_session(conn))
+            }
             Err(answer) => {
                 refuse(conn, &answer, "its request to upgrade was refused");
                 None

@@ -11,7 +11,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::frame::{self, MAX_CONTROL, Masks, Role};
 use super::{CloseCode, CloseFrame};
-use crate::{Conn, Context, OutputPolicy, SendError, TimerId};
+use crate::{Conn, Context, SendError, TimerId};
 
 /// Payloads up to this size are copied behind their header, larger ones are queued beside it.
 const COPY_UP_TO: usize = 16 * 1024;
@@ -103,13 +103,12 @@ impl WebSocket {
     pub fn send_binary(&self, bytes: impl Into<Bytes>) -> Result<(), SendError> {
         self.check_open()?;
         let bytes = bytes.into();
-        // In two pieces only where the second cannot be dropped behind the first.
-        let whole = self.0.conn.options().policy == OutputPolicy::Drop;
-        if self.0.role == Role::Client || bytes.len() <= COPY_UP_TO || whole {
-            return self.frame(OpCode::Data(Data::Binary), &bytes);
+        let opcode = OpCode::Data(Data::Binary);
+        if self.0.role == Role::Client || bytes.len() <= COPY_UP_TO {
+            return self.frame(opcode, &bytes);
         }
-        self.0.conn.send(frame::header(OpCode::Data(Data::Binary), bytes.len(), None, 0))?;
-        self.0.conn.send(bytes)
+        // Both or none: a header without its payload would put the peer out of step.
+        self.0.conn.send_parts(&[frame::header(opcode, bytes.len(), None, 0).into(), bytes])
     }
 
     /// Queues a message that goes to many. A server's WebSockets share its bytes.
