@@ -58,8 +58,7 @@ fn an_idle_connection_takes_at_most_256_bytes() {
         eprintln!("SKIPPED an_idle_connection_takes_at_most_256_bytes: fewer than {CONNECTIONS} descriptors allowed");
         return;
     }
-    #[allow(clippy::single_element_loop)]
-    for idle_timeout in [None::<Duration>] {
+    for idle_timeout in [None, Some(Duration::from_mins(5))] {
         let mut reactor = reactor::<()>(netlib::BackendKind::Mio);
         let conn = ConnOptions { idle_timeout, ..ConnOptions::default() };
         let options = ListenOptions { conn, ..ListenOptions::default() };
