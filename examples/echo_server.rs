@@ -51,6 +51,10 @@ impl Handler<()> for EchoBytes {
         let _ = conn.send_slice(input);
         input.len()
     }
+
+    fn watches_flushes(&self) -> bool {
+        false
+    }
 }
 
 struct EchoFrames;
@@ -58,6 +62,10 @@ struct EchoFrames;
 impl FrameHandler<()> for EchoFrames {
     fn on_frame(&mut self, (): &mut (), _: &mut Context<()>, conn: &Conn, frame: &[u8]) {
         let _ = conn.send_slice(frame);
+    }
+
+    fn watches_flushes(&self) -> bool {
+        false
     }
 }
 
