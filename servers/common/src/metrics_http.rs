@@ -20,7 +20,7 @@ pub fn serve<S: 'static>(
     let reactor = ReactorGauges::registered(&metrics);
     http::serve(cx, socket, ServerOptions::default(), move |state, cx, request| match request.path() {
         "/metrics" => {
-            reactor.show(cx.stats());
+            reactor.show(&cx.stats());
             reply(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode())
         }
         "/healthz" => match health(state) {
@@ -54,7 +54,7 @@ impl ReactorGauges {
         gauges
     }
 
-    fn show(&self, stats: Stats) {
+    fn show(&self, stats: &Stats) {
         self.connections.set(stats.connections as i64);
         self.refused.set(stats.refused as i64);
         self.accept_rests.set(stats.accept_rests as i64);
