@@ -53,11 +53,19 @@ pub trait Layer: Any + fmt::Debug {
     /// Moves the handshake on as far as the socket allows; true once it is complete. Called
     /// again whenever the socket is ready. The end of the stream in its middle is
     /// `UnexpectedEof`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Layer`]: `InvalidData` is the peer's fault, `UnexpectedEof` an end in the middle.
     fn handshake(&mut self, stream: &Stream) -> io::Result<bool>;
 
     /// Reads what the peer's handler sent, up to the size of `buffer`; 0 is the end, in order:
     /// a stream that is cut off is `UnexpectedEof`. The reactor goes on until `WouldBlock`,
     /// since a short read says nothing about the socket here.
+    ///
+    /// # Errors
+    ///
+    /// See [`Layer`]; `WouldBlock` when nothing is there.
     fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Takes from `output` and writes to the socket. [`Progress::written`] counts bytes taken
