@@ -43,7 +43,7 @@
 //! ```
 //!
 //! Protocols with frames implement [`FrameHandler`] instead and let [`Framed`] cut the stream with a
-//! [codec](codec). Outgoing connections are made by [`Context::connect`], to an address or by name, or
+//! [`codec`]. Outgoing connections are made by [`Context::connect`], to an address or by name, or
 //! kept up by [`Context::keep_connected`]; they have the same handlers. Any other descriptor that can be
 //! polled (a pipe, a terminal, a signalfd) is a source: [`Context::add_source`], [`Context::on_signals`].
 //!
@@ -148,7 +148,7 @@
 //! |---|---|---|
 //! | [`Conn::finish`] | everything queued, then FIN | reading goes on until the peer ends |
 //! | [`Conn::close`] | everything queued, then FIN | when the peer's FIN has come, or [`linger`](ConnOptions::linger) passed without progress |
-//! | [`Conn::abort`] | nothing; the connection is reset | at once |
+//! | [`Conn::abort`] | nothing of what waits here; the socket is closed | at once |
 //!
 //! `on_close` comes in the *Reap* of the tick that closed: tables are right at once, and the socket finishes
 //! by itself. A peer's end arrives as [`Handler::on_eof`], whose default is to close; one that overrides it
@@ -226,7 +226,7 @@
 //!
 //! # Layers
 //!
-//! A [layer](layer) stands between a connection and its socket, and handlers do not notice. Each of these is
+//! A [`layer`] stands between a connection and its socket, and handlers do not notice. Each of these is
 //! a cargo feature, usable alone, and none is on by default:
 //!
 //! | feature | module | what |

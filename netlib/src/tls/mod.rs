@@ -30,9 +30,10 @@
 //!
 //! let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
 //! let listening = ListenOptions { layer: Some(server), ..ListenOptions::default() };
+//! let address: std::net::SocketAddr = "127.0.0.1:0".parse()?;
 //! let listener = reactor
 //!     .context()
-//!     .listen("127.0.0.1:0".parse()?, listening, |(), _, _| Some(Box::new(Echo)))?;
+//!     .listen(address, listening, |(), _, _| Some(Box::new(Echo)))?;
 //! let connecting = ConnectOptions { layer: Some(client), ..ConnectOptions::default() };
 //! reactor.context().connect(listener.local_addr(), connecting, Box::new(Echo));
 //! # Ok(())
