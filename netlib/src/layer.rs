@@ -71,6 +71,10 @@ pub trait Layer: Any + fmt::Debug {
     /// Takes from `output` and writes to the socket. [`Progress::written`] counts bytes taken
     /// from `output`; `blocked` says that the socket takes no more for now. Called also with an
     /// empty `output` while something is [`pending`](Self::pending).
+    ///
+    /// # Errors
+    ///
+    /// See [`Layer`]. A socket without room is no error, but `blocked`.
     fn write(&mut self, stream: &Stream, output: &mut OutputBuffer) -> io::Result<Progress>;
 
     /// Bytes of the layer's own that wait to be written: what it has encoded but the socket
@@ -104,5 +108,9 @@ pub trait Layer: Any + fmt::Debug {
 /// ```
 pub trait LayerFactory: Send + Sync + fmt::Debug {
     /// A layer for one new connection, its handshake not begun.
+    ///
+    /// # Errors
+    ///
+    /// If there can be none; the connection is then refused.
     fn layer(&self) -> io::Result<Box<dyn Layer>>;
 }

@@ -30,10 +30,9 @@
 //!
 //! let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
 //! let listening = ListenOptions { layer: Some(server), ..ListenOptions::default() };
-//! let address: std::net::SocketAddr = "127.0.0.1:0".parse()?;
 //! let listener = reactor
 //!     .context()
-//!     .listen(address, listening, |(), _, _| Some(Box::new(Echo)))?;
+//!     .listen("127.0.0.1:0".parse::<std::net::SocketAddr>()?, listening, |(), _, _| Some(Box::new(Echo)))?;
 //! let connecting = ConnectOptions { layer: Some(client), ..ConnectOptions::default() };
 //! reactor.context().connect(listener.local_addr(), connecting, Box::new(Echo));
 //! # Ok(())
