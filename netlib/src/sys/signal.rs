@@ -49,6 +49,8 @@ impl Signal {
 
 /// A descriptor that is readable while one of its signals is pending.
 ///
+/// Thread rule: made before other threads start; then it may be sent to the one that reads it.
+///
 /// ```no_run
 /// use netlib::sys::{Signal, SignalFd};
 ///
