@@ -183,6 +183,10 @@ impl OutputBuffer {
 
     /// Offers the kernel what waits, in one system call of at most 64 pieces. "Would block" is
     /// progress of 0 bytes; errors are those of the stream, and of a file at the front.
+    ///
+    /// # Errors
+    ///
+    /// Those of the stream, and of a file at the front. "Would block" is none.
     pub fn write_to(&mut self, stream: &Stream) -> io::Result<Progress> {
         if self.allowance == 0 {
             return Ok(Progress { written: 0, blocked: false });
@@ -238,6 +242,10 @@ impl OutputBuffer {
     /// The bytes that leave next, as many as lie together; empty if none may for now. For
     /// [layers](crate::layer), which encode them. A part of a file is read into memory for this
     /// (it blocks as reading a file does); errors are those of reading it.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading a file.
     pub fn chunk(&mut self) -> io::Result<&[u8]> {
         if self.lead == 0
             && let Some(Piece::File(part)) = self.pieces.front_mut()

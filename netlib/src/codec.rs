@@ -30,6 +30,10 @@ pub trait Decode: 'static {
     /// Looks for a frame at the beginning of `input`, which starts with the first byte that no
     /// frame has consumed. `None` asks for more: the next call shows the same bytes and further
     /// ones. After an error the stream is out of step, and the decoder is not called again.
+    ///
+    /// # Errors
+    ///
+    /// If what comes is no frame, or one that is too long.
     fn decode(&mut self, input: &[u8]) -> Result<Option<Frame>, FrameError>;
 }
 

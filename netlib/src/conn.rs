@@ -320,12 +320,20 @@ impl Conn {
     /// [`send`](Self::send) of a copy: for small answers that are made in place. Copies
     /// that follow each other leave as one piece, and allocate nothing when the
     /// socket takes them at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
     pub fn send_slice(&self, bytes: &[u8]) -> Result<(), SendError> {
         self.queue(bytes.len(), |output| output.push_slice(bytes))
     }
 
     /// [`send`](Self::send) of several parts, all of them or none. They leave in one
     /// vectored write.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
     pub fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
         let len = parts.iter().map(Bytes::len).sum();
         self.queue(len, |output| parts.iter().for_each(|part| output.push(part.clone())))
@@ -336,6 +344,10 @@ impl Conn {
     /// are read piece by piece. Either way a slow disk holds up the loop. They count
     /// for [`queued`](Self::queued) but not for the marks and limits, since they take
     /// no memory. A file that has become shorter by then ends the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`]; and `Full` under [`OutputPolicy::Drop`](crate::OutputPolicy::Drop).
     pub fn send_file(&self, file: &Rc<OwnedFd>, offset: u64, len: u64) -> Result<(), SendError> {
         self.queue(0, |output| output.push_file(Rc::clone(file), offset, len))
     }

@@ -274,6 +274,30 @@ struct Shared {
 
 /// The handle of a kept connection, see [`Context::keep_connected`]. Dropping it
 /// does not stop the reconnecting.
+///
+/// Thread rule: it belongs to its reactor's thread (it is not `Send`).
+///
+/// ```
+/// use netlib::{Backoff, Conn, ConnectOptions, Context, Handler, Reactor, ReactorConfig};
+///
+/// struct Link;
+/// impl Handler<()> for Link {
+///     fn on_data(&mut self, _: &mut (), _: &mut Context<()>, _: &Conn, input: &[u8]) -> usize {
+///         input.len()
+///     }
+/// }
+///
+/// let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
+/// let address: std::net::SocketAddr = "127.0.0.1:9".parse().unwrap(); // nobody there
+/// let cx = reactor.context();
+/// let link = cx.keep_connected(address, ConnectOptions::default(), Backoff::default(), |(), _| Box::new(Link));
+/// cx.post(move |(), cx| {
+///     link.stop(cx);
+///     cx.stop();
+/// });
+/// reactor.run(&mut ())?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Connector(Rc<Shared>);
 

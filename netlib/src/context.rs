@@ -38,6 +38,16 @@ pub(crate) type LocalTask<S> = Box<dyn FnOnce(&mut S, &mut Context<S>)>;
 pub(crate) type Beat<S> = Box<dyn FnMut(&mut S, &mut Context<S>)>;
 
 /// What becomes of the beats of a periodic timer that a busy loop has missed.
+///
+/// ```
+/// use std::time::Duration;
+/// use netlib::{Context, Missed};
+///
+/// fn uptime(cx: &mut Context<u64>) {
+///     // One count per second, even if the loop was busy for three.
+///     cx.every_with(Missed::CatchUp, Duration::from_secs(1), |seconds, _| *seconds += 1);
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Missed {
     /// They are skipped; the next one comes when it would have come anyway.
@@ -77,6 +87,25 @@ pub(crate) enum TimerTask<S: 'static> {
 
 /// The loop's services, handed to every callback: time, timers, sockets, posting,
 /// stopping.
+///
+/// Thread rule: lent to callbacks, on the reactor's thread; nothing keeps it.
+///
+/// ```
+/// use std::time::Duration;
+/// use netlib::{Reactor, ReactorConfig};
+///
+/// let mut reactor = Reactor::<Vec<&str>>::new(ReactorConfig::default())?;
+/// let mut seen = Vec::new();
+/// let cx = reactor.context();
+/// cx.post(|seen, _| seen.push("posted"));
+/// cx.after(Duration::from_millis(1), |seen, cx| {
+///     seen.push("timer");
+///     cx.stop();
+/// });
+/// reactor.run(&mut seen)?;
+/// assert_eq!(seen, ["posted", "timer"]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[allow(clippy::struct_excessive_bools)] // independent conditions of one loop
 pub struct Context<S: 'static> {
     pub(crate) backend: Box<dyn Backend>,
@@ -282,6 +311,10 @@ impl<S: 'static> Context<S> {
     /// Watches a descriptor. `f` is called with it whenever it is ready and must use
     /// the readiness up (read until it would block), since back ends may report
     /// edges only.
+    ///
+    /// # Errors
+    ///
+    /// If the back end refuses the descriptor.
     pub fn add_source<F: AsFd + 'static>(
         &mut self,
         fd: F,
@@ -323,6 +356,10 @@ impl<S: 'static> Context<S> {
     }
 
     /// Turns signals into callbacks on the loop.
+    ///
+    /// # Errors
+    ///
+    /// If the back end refuses the descriptor.
     pub fn on_signals(
         &mut self,
         signals: SignalFd,
@@ -428,6 +465,26 @@ impl<S: 'static> fmt::Debug for Context<S> {
 
 /// Posts to a reactor from any thread. The only part of a reactor that crosses
 /// threads.
+///
+/// Thread rule: it may be sent, shared and cloned freely; posts run on the reactor's thread.
+///
+/// ```
+/// use netlib::{Reactor, ReactorConfig};
+///
+/// let mut reactor = Reactor::<u32>::new(ReactorConfig::default())?;
+/// let remote = reactor.context().remote();
+/// let thread = std::thread::spawn(move || {
+///     remote.post(|total, cx| {
+///         *total += 1;
+///         cx.stop();
+///     })
+/// });
+/// let mut total = 0;
+/// reactor.run(&mut total)?;
+/// assert_eq!(total, 1);
+/// # thread.join().unwrap().unwrap();
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Remote<S: 'static> {
     outbox: event_queue::Sender<Task<S>, WakeFd>,
 }
@@ -439,6 +496,10 @@ impl<S: 'static> Remote<S> {
     ///
     /// When the queue is full, [`ReactorConfig::queue_overflow`](crate::ReactorConfig::queue_overflow)
     /// decides.
+    ///
+    /// # Errors
+    ///
+    /// [`PostError`] says why; `f` is dropped.
     pub fn post(&self, f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static) -> Result<EventId, PostError> {
         Ok(self.outbox.push(Box::new(f))?)
     }
@@ -446,6 +507,10 @@ impl<S: 'static> Remote<S> {
     /// [`post`](Self::post) of something that is not to run before `delay` is over, counted from
     /// the tick that takes notice (the loop is woken for it). Until then it counts towards the
     /// queue's capacity.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`post`](Self::post).
     pub fn post_delayed(
         &self,
         delay: Duration,
@@ -455,6 +520,10 @@ impl<S: 'static> Remote<S> {
     }
 
     /// A post, delayed or not, that [`cancel_named`](Self::cancel_named) finds.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`post`](Self::post).
     pub fn post_named(
         &self,
         name: impl Into<Cow<'static, str>>,

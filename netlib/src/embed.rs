@@ -42,6 +42,10 @@ impl<S: 'static> Reactor<S> {
     /// assert_eq!(fired, 1);
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for `poll` and `select`.
     pub fn as_fd(&self) -> io::Result<BorrowedFd<'_>> {
         self.cx.backend.as_fd().ok_or_else(|| {
             io::Error::new(io::ErrorKind::Unsupported, format!("{} has no descriptor to watch", self.cx.backend.name()))

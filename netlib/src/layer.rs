@@ -53,16 +53,28 @@ pub trait Layer: Any + fmt::Debug {
     /// Moves the handshake on as far as the socket allows; true once it is complete. Called
     /// again whenever the socket is ready. The end of the stream in its middle is
     /// `UnexpectedEof`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Layer`]: `InvalidData` is the peer's fault, `UnexpectedEof` an end in the middle.
     fn handshake(&mut self, stream: &Stream) -> io::Result<bool>;
 
     /// Reads what the peer's handler sent, up to the size of `buffer`; 0 is the end, in order:
     /// a stream that is cut off is `UnexpectedEof`. The reactor goes on until `WouldBlock`,
     /// since a short read says nothing about the socket here.
+    ///
+    /// # Errors
+    ///
+    /// See [`Layer`]; `WouldBlock` when nothing is there.
     fn read(&mut self, stream: &Stream, buffer: &mut [u8]) -> io::Result<usize>;
 
     /// Takes from `output` and writes to the socket. [`Progress::written`] counts bytes taken
     /// from `output`; `blocked` says that the socket takes no more for now. Called also with an
     /// empty `output` while something is [`pending`](Self::pending).
+    ///
+    /// # Errors
+    ///
+    /// See [`Layer`]. A socket without room is no error, but `blocked`.
     fn write(&mut self, stream: &Stream, output: &mut OutputBuffer) -> io::Result<Progress>;
 
     /// Bytes of the layer's own that wait to be written: what it has encoded but the socket
@@ -96,5 +108,9 @@ pub trait Layer: Any + fmt::Debug {
 /// ```
 pub trait LayerFactory: Send + Sync + fmt::Debug {
     /// A layer for one new connection, its handshake not begun.
+    ///
+    /// # Errors
+    ///
+    /// If there can be none; the connection is then refused.
     fn layer(&self) -> io::Result<Box<dyn Layer>>;
 }

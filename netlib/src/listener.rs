@@ -130,6 +130,20 @@ struct Counts {
 }
 
 /// The handle of a listener. Thread rule: it belongs to its reactor's thread. Dropping it does not close the listener.
+///
+/// ```
+/// use netlib::{ListenOptions, Reactor, ReactorConfig};
+///
+/// let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
+/// let address: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+/// let cx = reactor.context();
+/// let listener = cx.listen(address, ListenOptions::default(), |(), _, _| None)?;
+/// println!("port {}", listener.local_addr());
+/// listener.pause(cx)?; // who connects waits in the kernel
+/// listener.resume(cx)?;
+/// listener.close(cx);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Listener {
     token: Token,
@@ -157,11 +171,19 @@ impl Listener {
 
     /// Accepts nothing until [`resume`](Self::resume). Who connects waits in the kernel's queue, as
     /// long as that has room. Nothing happens if the listener is closed or paused already.
+    ///
+    /// # Errors
+    ///
+    /// If the back end refuses the change.
     pub fn pause<S: 'static>(&self, cx: &mut Context<S>) -> io::Result<()> {
         cx.pause_listener(self.token, true)
     }
 
     /// Accepts again, those that wait first.
+    ///
+    /// # Errors
+    ///
+    /// If the back end refuses the change.
     pub fn resume<S: 'static>(&self, cx: &mut Context<S>) -> io::Result<()> {
         cx.pause_listener(self.token, false)
     }
@@ -222,6 +244,10 @@ impl<S: 'static> Context<S> {
     ///
     /// `acceptor` is called for each connection and returns its handler, or None to
     /// close it; the handler's `on_open` is called next.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be bound, or an option or the back end refuses.
     pub fn listen(
         &mut self,
         address: impl Into<Address>,
@@ -235,6 +261,10 @@ impl<S: 'static> Context<S> {
     /// [`listen`](Self::listen) on a socket that is bound and listening already,
     /// such as one of the standard library or of [`socket::bind_tcp`]. What the options say about
     /// binding is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be prepared, or an option or the back end refuses.
     pub fn listen_on(
         &mut self,
         socket: impl Into<ListeningSocket>,

@@ -30,6 +30,21 @@ const POSTED_PER_TICK: usize = 1024;
 const READ_BUFFER: usize = 64 << 10;
 
 /// The parts of a tick, in their order.
+///
+/// ```
+/// use netlib::{Phase, Reactor, ReactorConfig};
+///
+/// let mut reactor = Reactor::<Vec<Phase>>::new(ReactorConfig::default())?;
+/// let cx = reactor.context();
+/// cx.after(std::time::Duration::ZERO, |seen, cx| seen.push(cx.phase()));
+/// cx.post(|seen, cx| seen.push(cx.phase()));
+/// let mut seen = Vec::new();
+/// while seen.len() < 2 {
+///     reactor.run_once(&mut seen, None)?;
+/// }
+/// assert_eq!(seen, [Phase::Posted, Phase::Timers]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Asleep in the back end until something is ready or due.
@@ -47,6 +62,23 @@ pub enum Phase {
 }
 
 /// How a reactor is made.
+///
+/// ```
+/// use netlib::clock::ManualClock;
+/// use netlib::{BackendKind, Reactor, ReactorConfig};
+///
+/// // For a test: the time is the test's, and chance repeats itself.
+/// let config = ReactorConfig {
+///     backend: Some(BackendKind::Poll),
+///     clock: Box::new(ManualClock::new()),
+///     seed: Some(1),
+///     queue_capacity: Some(10_000),
+///     ..ReactorConfig::default()
+/// };
+/// let mut reactor = Reactor::<()>::new(config)?;
+/// assert_eq!(reactor.context().backend_name(), "poll");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct ReactorConfig {
     /// The mechanism; None takes `NETLIB_BACKEND`, or else mio.
     pub backend: Option<BackendKind>,
@@ -71,6 +103,17 @@ pub struct ReactorConfig {
 }
 
 /// What becomes of a panic in a callback. It is logged and counted in any case.
+///
+/// ```
+/// use netlib::{PanicPolicy, Reactor, ReactorConfig};
+///
+/// let config = ReactorConfig { panics: PanicPolicy::Contain, ..ReactorConfig::default() };
+/// let mut reactor = Reactor::<()>::new(config)?;
+/// reactor.context().post(|(), _| panic!("a bug"));
+/// reactor.run_once(&mut (), None)?;
+/// assert_eq!(reactor.context().stats().panics, 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PanicPolicy {
     /// It ends what it happened in: in a handler that connection, in posted work, a timer
@@ -110,6 +153,20 @@ impl fmt::Debug for ReactorConfig {
 /// work, whose callbacks all receive the application's state `S`.
 ///
 /// Thread rule: made, run and dropped on one thread.
+///
+/// ```
+/// use netlib::{Reactor, ReactorConfig};
+///
+/// let mut reactor = Reactor::<String>::new(ReactorConfig::default())?;
+/// reactor.context().post(|state, cx| {
+///     state.push_str("it ran");
+///     cx.stop();
+/// });
+/// let mut state = String::new();
+/// reactor.run(&mut state)?;
+/// assert_eq!(state, "it ran");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Reactor<S: 'static> {
     pub(crate) cx: Context<S>,
     /// Reused from tick to tick, as is the next.
@@ -123,6 +180,10 @@ impl<S: 'static> Reactor<S> {
     /// Opens the back end and the event queue.
     ///
     /// Fails if the kernel refuses them, or if `NETLIB_BACKEND` names no back end.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses them, or `NETLIB_BACKEND` names no back end.
     pub fn new(config: ReactorConfig) -> io::Result<Self> {
         let kind = match config.backend {
             Some(kind) => kind,
@@ -176,6 +237,10 @@ impl<S: 'static> Reactor<S> {
     }
 
     /// Runs until [`Context::stop`]. Fails only if waiting fails.
+    ///
+    /// # Errors
+    ///
+    /// If waiting fails.
     pub fn run(&mut self, state: &mut S) -> io::Result<()> {
         loop {
             self.tick(state, None)?;
@@ -187,6 +252,10 @@ impl<S: 'static> Reactor<S> {
 
     /// Runs one tick that waits at most `limit`; None waits for the next event. False
     /// once after [`Context::stop`].
+    ///
+    /// # Errors
+    ///
+    /// If waiting fails.
     pub fn run_once(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<bool> {
         self.tick(state, limit)?;
         // For a loop around this one, which waits in our stead.

@@ -36,6 +36,10 @@ const MOST_ADDRESSES: usize = 32;
 /// ```
 pub trait Resolve: Send + Sync + 'static {
     /// The addresses of a host, the ones to prefer first. A name that has none is `NotFound`.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a name without addresses, or what the look-up says.
     fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>>;
 }
 

@@ -8,6 +8,30 @@ use crate::context::Context;
 use crate::token::Token;
 
 /// What a descriptor is ready for.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use std::os::unix::net::UnixStream;
+/// use netlib::backend::Interest;
+/// use netlib::{Reactor, ReactorConfig, Ready};
+///
+/// let mut reactor = Reactor::<Vec<u8>>::new(ReactorConfig::default())?;
+/// let (mut near, far) = UnixStream::pair()?;
+/// near.write_all(b"hello")?;
+/// far.set_nonblocking(true)?;
+/// reactor.context().add_source(far, Interest::READABLE, |read: &mut Vec<u8>, cx, far, ready: Ready| {
+///     assert!(ready.readable && !ready.writable);
+///     let mut buffer = [0; 16];
+///     if let Ok(n) = far.read(&mut buffer) {
+///         read.extend(&buffer[..n]);
+///         cx.stop();
+///     }
+/// })?;
+/// let mut read = Vec::new();
+/// reactor.run(&mut read)?;
+/// assert_eq!(read, b"hello");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ready {
     /// A read makes progress (data, end or error).
@@ -17,6 +41,21 @@ pub struct Ready {
 }
 
 /// Names a source, see [`Context::add_source`].
+///
+/// Thread rule: a value that any thread may hold; only its own reactor knows what it means.
+///
+/// ```
+/// use netlib::backend::Interest;
+/// use netlib::{Reactor, ReactorConfig, SourceId};
+///
+/// let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
+/// let (near, far) = std::os::unix::net::UnixStream::pair()?;
+/// let id: SourceId = reactor.context().add_source(far, Interest::READABLE, |(), _, _, _| ())?;
+/// assert!(reactor.context().remove_source(id));
+/// assert!(!reactor.context().remove_source(id));
+/// # drop(near);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SourceId(pub(crate) Token);
 

@@ -58,6 +58,18 @@ pub struct Stats {
 }
 
 /// How long the loop was in each [`Phase`], see [`Stats::phases`].
+///
+/// ```
+/// use netlib::{Phase, Stats};
+///
+/// /// How much of its time a loop that measures is busy.
+/// fn load(stats: &Stats) -> f64 {
+///     let all = [Phase::Wait, Phase::Ready, Phase::Posted, Phase::Timers, Phase::Flush, Phase::Reap];
+///     let total: f64 = all.iter().map(|&phase| stats.phases.of(phase).as_secs_f64()).sum();
+///     if total == 0.0 { 0.0 } else { 1.0 - stats.phases.of(Phase::Wait).as_secs_f64() / total }
+/// }
+/// assert_eq!(load(&Stats::default()), 0.0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PhaseTimes([Duration; 6]);
 
@@ -69,6 +81,19 @@ impl PhaseTimes {
 }
 
 /// One callback, see [`Stats::longest_callback`].
+///
+/// ```
+/// use netlib::{Reactor, ReactorConfig};
+///
+/// let config = ReactorConfig { measure: true, ..ReactorConfig::default() };
+/// let mut reactor = Reactor::<()>::new(config)?;
+/// reactor.context().post(|(), _| ());
+/// reactor.run_once(&mut (), None)?;
+/// let longest = reactor.context().stats().longest_callback.expect("measured");
+/// println!("{} took {:?} in {:?}", longest.what, longest.took, longest.phase);
+/// assert_eq!(longest.conn, None);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LongestCallback {
     /// Whose it was: `"a handler"`, `"a timer"`, `"posted work"`, `"a source"` and so on.

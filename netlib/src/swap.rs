@@ -30,6 +30,10 @@ impl<S: 'static> Reactor<S> {
     /// assert_eq!(reactor.context().backend_name(), "epoll-et");
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened or refuses a descriptor; the loop stays where it is.
     pub fn swap_backend(&mut self, kind: BackendKind) -> io::Result<()> {
         self.context().swap_backend(kind)?;
         self.swap_if_asked()
@@ -48,6 +52,10 @@ impl<S: 'static> Context<S> {
     /// [`Reactor::swap_backend`] from inside a callback: the back end is opened now, and the next tick
     /// begins with the move. Should the new one refuse a descriptor then, that is logged as an error and
     /// the loop stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be opened or refuses a descriptor; the loop stays where it is.
     pub fn swap_backend(&mut self, kind: BackendKind) -> io::Result<()> {
         self.next_backend = Some((kind, kind.open()?));
         Ok(())

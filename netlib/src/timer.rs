@@ -14,6 +14,21 @@ const ARITY: usize = 4;
 
 /// Names one timer, for as long as it is armed. An id that has fired or been removed names
 /// nothing, for ever, even when its slot is used again.
+///
+/// Thread rule: a value that any thread may hold; only its own reactor knows what it means.
+///
+/// ```
+/// use std::time::Duration;
+/// use netlib::{Reactor, ReactorConfig, TimerId};
+///
+/// let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
+/// let cx = reactor.context();
+/// let timer: TimerId = cx.after(Duration::from_secs(60), |(), _| ());
+/// assert!(cx.rearm(timer, Duration::from_secs(90)));
+/// assert!(cx.cancel(timer));
+/// assert!(!cx.cancel(timer), "the id names nothing any more");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TimerId(Token);
 

@@ -9,6 +9,8 @@ use std::fmt;
 /// A slot is reused after its owner is gone, but with another generation, so a token
 /// names one connection (or source, or timer) for the life of its table.
 ///
+/// Thread rule: a value that any thread may hold; only its own reactor knows what it means.
+///
 /// ```
 /// use netlib::Token;
 ///

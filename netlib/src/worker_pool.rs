@@ -75,6 +75,8 @@ impl std::error::Error for JobLost {}
 
 /// A fixed number of threads that run jobs.
 ///
+/// Thread rule: it may be shared; any thread may submit. Jobs run on its threads, answers on the reactor's.
+///
 /// ```
 /// use netlib::worker_pool::WorkerPool;
 ///
@@ -138,6 +140,10 @@ struct State {
 impl WorkerPool {
     /// Starts `threads` threads (at least one) called `name`-0, `name`-1, ... that share a queue
     /// of at most `capacity` waiting jobs, the running ones not counted.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no thread to give.
     pub fn new(name: &str, threads: usize, capacity: usize) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State { ready: VecDeque::new(), lanes: HashMap::new(), waiting: 0, closing: false }),

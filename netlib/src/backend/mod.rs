@@ -137,10 +137,18 @@ pub trait Backend: fmt::Debug {
     fn caps(&self) -> Caps;
 
     /// Registers a descriptor.
+    ///
+    /// # Errors
+    ///
+    /// `AlreadyExists`, `Unsupported`, `PermissionDenied`, see [Registering](self#registering), or what the system says.
     fn add(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest, trigger: Trigger) -> io::Result<()>;
 
     /// Registers a descriptor that several back ends share, such as a listener; see
     /// [Exclusive wake-up](self#exclusive-wake-up). `Unsupported` without [`Caps::exclusive_wakeup`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`add`](Self::add); `Unsupported` without [`Caps::exclusive_wakeup`], `InvalidInput` for a one-shot.
     fn add_exclusive(
         &mut self,
         _fd: BorrowedFd<'_>,
@@ -152,15 +160,31 @@ pub trait Backend: fmt::Debug {
     }
 
     /// Replaces token, interest and trigger of a registered descriptor; re-arms a one-shot.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it is not registered, `Unsupported` for a trigger that is not offered, or what the system says.
     fn modify(&mut self, fd: BorrowedFd<'_>, token: Token, interest: Interest, trigger: Trigger) -> io::Result<()>;
 
     /// Forgets a descriptor, which is still open.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if it is not registered.
     fn remove(&mut self, fd: BorrowedFd<'_>) -> io::Result<()>;
 
     /// Replaces the content of `events` by what is ready, waiting for it up to `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; an interruption is no error.
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()>;
 
     /// Makes the kernel know of every change so far; see [Embedding](self#embedding).
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -172,6 +196,14 @@ pub trait Backend: fmt::Debug {
 }
 
 /// Which directions of a descriptor are watched.
+///
+/// ```
+/// use netlib::backend::Interest;
+///
+/// let paused = Interest::new(false, true);
+/// assert_eq!(paused, Interest::WRITABLE);
+/// assert!(!paused.is_readable() && Interest::NONE.is_none());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Interest {
     readable: bool,
@@ -210,6 +242,14 @@ impl Interest {
 }
 
 /// When a ready descriptor is reported; see [Triggers](self#triggers).
+///
+/// ```
+/// use netlib::backend::{BackendKind, Trigger};
+///
+/// assert_eq!(BackendKind::Poll.default_trigger(), Trigger::Level);
+/// assert!(!BackendKind::Poll.open()?.caps().edge); // asking for it would be `Unsupported`
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trigger {
     /// By every wait, for as long as it is ready.
@@ -221,6 +261,23 @@ pub enum Trigger {
 }
 
 /// One ready descriptor; see [What an event says](self#what-an-event-says).
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// use netlib::backend::{BackendKind, Interest, Trigger};
+/// use netlib::Token;
+///
+/// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+/// let mut backend = BackendKind::EpollLt.open()?;
+/// backend.add(ours.as_fd(), Token::new(7, 1), Interest::BOTH, Trigger::Level)?;
+///
+/// let mut events = Vec::new();
+/// backend.wait(&mut events, None)?;
+/// assert_eq!(events[0].token, Token::new(7, 1));
+/// assert!(events[0].writable && !events[0].readable);
+/// # drop(theirs);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // independent conditions, any of which may hold together
 pub struct Event {
@@ -241,6 +298,16 @@ pub struct Event {
 }
 
 /// What a mechanism can promise.
+///
+/// ```
+/// use netlib::BackendKind;
+///
+/// let (epoll, select) = (BackendKind::EpollEt.open()?.caps(), BackendKind::Select.open()?.caps());
+/// assert!(epoll.o1_wait && !select.o1_wait);
+/// assert!(epoll.reports_read_closed && !select.reports_read_closed);
+/// assert_eq!(select.max_fd, None); // also above 1023
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // a table of independent capabilities
 pub struct Caps {
@@ -323,6 +390,10 @@ impl BackendKind {
     }
 
     /// What `NETLIB_BACKEND` names; `None` if it is unset or empty.
+    ///
+    /// # Errors
+    ///
+    /// If it names no back end.
     pub fn from_env() -> Result<Option<Self>, UnknownBackend> {
         match env::var_os(Self::ENV) {
             None => Ok(None),
@@ -358,6 +429,10 @@ impl BackendKind {
     /// assert_eq!(backend.name(), "epoll-et");
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// If neither can be opened, or a fallback is forbidden.
     pub fn open_or_fall_back(self) -> io::Result<(Self, Box<dyn Backend>)> {
         let substitute = match self {
             Self::UringPoll if env::var_os(Self::ENV_STRICT).is_none_or(|value| value.is_empty()) => Self::EpollEt,
@@ -373,6 +448,10 @@ impl BackendKind {
     }
 
     /// Opens the mechanism. Fails if the kernel refuses it or descriptors have run out.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses it or descriptors have run out.
     pub fn open(self) -> io::Result<Box<dyn Backend>> {
         Ok(match self {
             Self::Mio => Box::new(mio::MioBackend::new()?),
@@ -399,6 +478,14 @@ impl FromStr for BackendKind {
 }
 
 /// A name that no back end has. Its text lists the names there are.
+///
+/// ```
+/// use netlib::BackendKind;
+///
+/// let error = "kqueue".parse::<BackendKind>().unwrap_err();
+/// assert!(error.to_string().contains("epoll-et"));
+/// assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::InvalidInput);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownBackend {
     name: String,

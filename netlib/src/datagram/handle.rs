@@ -108,6 +108,16 @@ impl Default for DatagramOptions {
 }
 
 /// What a [`Datagram`] has done so far.
+///
+/// ```
+/// use netlib::datagram::DatagramCounters;
+///
+/// /// What a handler's [`Datagram::counters`](netlib::Datagram::counters) tell an operator.
+/// fn packets_per_call(counters: DatagramCounters) -> f64 {
+///     counters.packets_in as f64 / counters.calls_in.max(1) as f64
+/// }
+/// assert_eq!(packets_per_call(DatagramCounters { packets_in: 640, calls_in: 10, ..Default::default() }), 64.0);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DatagramCounters {
     /// Packets received.
@@ -228,6 +238,10 @@ impl Datagram {
 
     /// Queues a copy of `payload` for this tick's *Flush*, which sends everything queued by as few
     /// system calls as it takes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
     pub fn send_to(&self, payload: &[u8], to: impl Into<Address>) -> Result<(), SendError> {
         let payload = self.0.queue.borrow_mut().copy(payload);
         self.send(Outgoing { payload, to: Some(to.into()), ..Outgoing::default() })
@@ -235,6 +249,10 @@ impl Datagram {
 
     /// [`send_to`](Self::send_to) where `packet` came from, leaving from the address that it was
     /// sent to.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send).
     pub fn reply(&self, packet: &Packet<'_>, payload: &[u8]) -> Result<(), SendError> {
         let payload = self.0.queue.borrow_mut().copy(payload);
         self.send(Outgoing { payload, to: Some(packet.from.clone()), from: packet.local, ..Outgoing::default() })
@@ -244,6 +262,10 @@ impl Datagram {
     ///
     /// If the queue is full, what the socket takes is sent at once; if it is full then, the
     /// [policy](DatagramOptions::policy) says what is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `Full` if the policy drops it, `Closed` if the socket is closed.
     pub fn send(&self, packet: Outgoing) -> Result<(), SendError> {
         if !self.is_open() {
             return Err(SendError::Closed);

@@ -11,6 +11,24 @@ use crate::socket::Address;
 use crate::sys::{ReceiveBatch, Received};
 
 /// One datagram that arrived, in the memory that it was received into.
+///
+/// ```
+/// use netlib::datagram::Packets;
+/// use netlib::{Context, Datagram, DatagramHandler};
+///
+/// struct Relay;
+/// impl DatagramHandler<u64> for Relay {
+///     fn on_packets(&mut self, cut: &mut u64, _: &mut Context<u64>, socket: &Datagram, packets: Packets<'_>) {
+///         for packet in packets.iter() {
+///             if packet.truncated {
+///                 *cut += 1;
+///             } else {
+///                 let _ = socket.reply(&packet, packet.payload); // a full queue counts what it drops
+///             }
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Packet<'a> {
@@ -32,6 +50,14 @@ pub struct Packet<'a> {
 }
 
 /// The datagrams that one system call brought, in the order of their arrival.
+///
+/// ```
+/// use netlib::datagram::Packets;
+///
+/// fn bytes(packets: Packets<'_>) -> usize {
+///     packets.iter().map(|packet| packet.payload.len()).sum()
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Packets<'a> {
     batch: &'a ReceiveBatch,
@@ -134,6 +160,14 @@ impl Outgoing {
 }
 
 /// What went wrong with one datagram, or on the way. The socket lives on.
+///
+/// ```
+/// use std::io;
+/// use netlib::datagram::DatagramError;
+///
+/// let error = DatagramError::Network(io::ErrorKind::ConnectionRefused.into());
+/// assert_eq!(error.to_string(), "the network reports: connection refused");
+/// ```
 #[derive(Debug)]
 pub enum DatagramError {
     /// The system did not take a packet, or several to one address that it was to cut apart;

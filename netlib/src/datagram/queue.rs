@@ -25,6 +25,14 @@ const BLOCK: usize = 64 << 10;
 const MOST_TOLD: usize = 32;
 
 /// What happens to a packet that does not fit into the queue.
+///
+/// ```
+/// use netlib::DatagramOptions;
+/// use netlib::datagram::QueuePolicy;
+///
+/// let voice = DatagramOptions { policy: QueuePolicy::DropOldest, queue_packets: 50, ..DatagramOptions::default() };
+/// # drop(voice);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueuePolicy {
     /// It is refused: right where a receiver needs what comes first.
@@ -35,6 +43,17 @@ pub enum QueuePolicy {
 }
 
 /// What a [`SendQueue`] has done so far.
+///
+/// ```
+/// use netlib::datagram::{Outgoing, QueuePolicy, SendQueue};
+///
+/// let to: std::net::SocketAddr = "192.0.2.1:8900".parse().unwrap();
+/// let mut queue = SendQueue::new(1, 1 << 20, QueuePolicy::DropOldest);
+/// for text in ["late", "fresh"] {
+///     queue.push(Outgoing::new(text, to)).expect("the oldest makes room");
+/// }
+/// assert_eq!((queue.counters().dropped, queue.counters().packets), (1, 0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SendCounters {
     /// Packets that the kernel took.
@@ -53,6 +72,15 @@ pub struct SendCounters {
 }
 
 /// How a [flush](SendQueue::flush) ended.
+///
+/// ```
+/// use netlib::datagram::{DatagramSocket, Flushed, SendBatch, SendQueue};
+///
+/// /// Whether a loop of one's own has to wait until the socket is writable.
+/// fn must_wait(queue: &mut SendQueue, socket: &DatagramSocket, batch: &mut SendBatch) -> bool {
+///     queue.flush(socket, batch, 1024, &mut Vec::new()) == Flushed::Blocked
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
     /// Nothing waits.
@@ -75,6 +103,8 @@ struct Entry {
 }
 
 /// Packets that wait to be sent.
+///
+/// Thread rule: it may be sent to the thread that uses it.
 ///
 /// ```
 /// use netlib::datagram::{BindOptions, DatagramSocket, Flushed, Outgoing, QueuePolicy, SendBatch, SendQueue};
@@ -169,6 +199,10 @@ impl SendQueue {
     /// Appends a packet, or as many as it is to be cut into. With
     /// [`DropOldest`](QueuePolicy::DropOldest) it is only refused if it is larger than the whole
     /// queue.
+    ///
+    /// # Errors
+    ///
+    /// `Full`: it is dropped, and counted.
     pub fn push(&mut self, packet: Outgoing) -> Result<(), SendError> {
         let Outgoing { payload, to, from, ecn, segment } = packet;
         let segment = segment.filter(|segment| *segment > 0);

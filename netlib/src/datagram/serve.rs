@@ -76,6 +76,10 @@ impl<S: 'static> DatagramSlot<S> {
 
 impl<S: 'static> Context<S> {
     /// Serves a datagram socket. The handler is shown what arrives, which may be there already.
+    ///
+    /// # Errors
+    ///
+    /// If the back end refuses the socket.
     pub fn datagram(
         &mut self,
         socket: DatagramSocket,

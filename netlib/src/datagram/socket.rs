@@ -70,6 +70,8 @@ impl Default for BindOptions {
 
 /// A bound datagram socket, UDP or Unix.
 ///
+/// Thread rule: it may be sent to the thread that uses it.
+///
 /// ```
 /// use netlib::datagram::{BindOptions, DatagramSocket};
 ///
@@ -104,6 +106,10 @@ impl DatagramSocket {
     /// Opens a socket at `address`. Port 0 takes any free one; [`UnixAddress::Unnamed`] leaves a
     /// Unix socket without a name, so that it can send but not be answered. A path must not
     /// exist, and stays when the socket is gone.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; `AddrInUse` for a path that exists.
     pub fn bind(address: impl Into<Address>, options: &BindOptions) -> io::Result<Self> {
         let address = address.into();
         let family = match &address {
@@ -190,6 +196,10 @@ impl DatagramSocket {
 
     /// Fixes the peer: only its packets are received, packets without an address go to it, and
     /// the network's reports about it are heard.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn connect(&mut self, peer: impl Into<Address>) -> io::Result<()> {
         let peer = peer.into();
         self.peer_ipv4 = peer.inet().is_some_and(|peer| peer.is_ipv4());
@@ -205,6 +215,10 @@ impl DatagramSocket {
     }
 
     /// Its own address.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn local_addr(&self) -> io::Result<Address> {
         Address::from_kernel(getsockname(&self.fd)?)
     }
@@ -230,6 +244,10 @@ impl DatagramSocket {
     /// fewer messages than asked for that nothing more is there.
     ///
     /// With GRO each message may hold several packets, and `room` is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock`; what the network reported about something sent earlier; or what the system says.
     pub fn receive<'a>(&self, batch: &'a mut ReceiveBatch, messages: usize, room: usize) -> io::Result<Packets<'a>> {
         let room = if self.gro { usize::MAX } else { room };
         batch.receive(self.fd.as_fd(), messages, room, self.family != Family::Unix)?;

@@ -41,6 +41,10 @@ pub fn channel<T>(config: QueueConfig) -> (Sender<T, Parked>, Receiver<T, Parked
 /// assert_eq!(events, ["done"]);
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Errors
+///
+/// If the kernel has no eventfd to give.
 pub fn pollable<T>(config: QueueConfig) -> io::Result<(Sender<T, WakeFd>, Receiver<T, WakeFd>)> {
     Ok(ends(Core::new(config, WakeFd::new()?)))
 }
@@ -51,6 +55,20 @@ pub(super) fn ends<T, W: Wake>(core: Core<T, W>) -> (Sender<T, W>, Receiver<T, W
 }
 
 /// The producers' end; see [`channel`] and [`pollable`]. Any thread may have a clone.
+///
+/// Thread rule: it may be sent, shared and cloned freely.
+///
+/// ```
+/// use std::time::Duration;
+/// use netlib::event_queue::{self, QueueConfig};
+///
+/// let (sender, mut receiver) = event_queue::channel(QueueConfig::default());
+/// let alarm = sender.push_delayed(Duration::from_secs(60), "alarm").unwrap();
+/// sender.push("hello").unwrap();
+/// assert!(sender.cancel(alarm));
+/// assert_eq!(receiver.pop(), Some("hello"));
+/// assert_eq!(sender.stats().cancelled, 1);
+/// ```
 pub struct Sender<T, W: Wake> {
     core: Arc<Core<T, W>>,
 }
@@ -58,22 +76,38 @@ pub struct Sender<T, W: Wake> {
 impl<T, W: Wake> Sender<T, W> {
     /// Appends an event and wakes the consumer if it may sleep. Waits for room only under
     /// [`Overflow::Block`](super::Overflow::Block).
+    ///
+    /// # Errors
+    ///
+    /// [`PushError`] says why and gives the event back.
     pub fn push(&self, event: T) -> Result<EventId, PushError<T>> {
         self.core.push(event, How::default())
     }
 
     /// [`push`](Self::push) beyond the capacity: for what another limit has let in already,
     /// such as the result of a job.
+    ///
+    /// # Errors
+    ///
+    /// `Closed`, with the event.
     pub fn push_regardless(&self, event: T) -> Result<EventId, PushError<T>> {
         self.core.push(event, How { regardless: true, ..How::default() })
     }
 
     /// An event that is not taken before `delay` is over.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`push`](Self::push).
     pub fn push_delayed(&self, delay: Duration, event: T) -> Result<EventId, PushError<T>> {
         self.core.push(event, How { delay: Some(delay), ..How::default() })
     }
 
     /// An event, delayed or not, that [`cancel_named`](Self::cancel_named) finds.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`push`](Self::push).
     pub fn push_named(
         &self,
         name: impl Into<Cow<'static, str>>,
@@ -127,6 +161,20 @@ impl<T, W: Wake> fmt::Debug for Sender<T, W> {
 
 /// The consumer's end; see [`channel`] and [`pollable`]. Dropping it closes the queue: what
 /// waits is dropped, later pushes fail.
+///
+/// Thread rule: it may be sent to the thread that consumes; only one does.
+///
+/// ```
+/// use std::time::Duration;
+/// use netlib::event_queue::{self, QueueConfig, Stop};
+///
+/// let (sender, mut receiver) = event_queue::channel(QueueConfig::default());
+/// sender.push(1).unwrap();
+/// receiver.close(Stop::Drain);
+/// assert!(sender.push(2).is_err());
+/// assert_eq!(receiver.pop_within(Duration::from_secs(1)), Some(1));
+/// assert_eq!(receiver.pop(), None);
+/// ```
 pub struct Receiver<T, W: Wake> {
     core: Arc<Core<T, W>>,
     /// As of the last look; only ever too early, never too late, since a push that makes it

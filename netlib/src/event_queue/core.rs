@@ -26,6 +26,15 @@ use crate::sys::WakeFd;
 
 /// How the consumer of a queue is woken. Sealed: there are [`Parked`] and
 /// [`WakeFd`].
+///
+/// ```
+/// use netlib::event_queue::{PushError, Sender, Wake};
+///
+/// /// Works for a queue of either kind.
+/// fn say<W: Wake>(sender: &Sender<String, W>, text: &str) -> Result<(), PushError<String>> {
+///     sender.push(text.to_owned()).map(drop)
+/// }
+/// ```
 pub trait Wake: sealed::Wake + Send + Sync {}
 
 pub(super) mod sealed {
@@ -42,6 +51,15 @@ pub(super) mod sealed {
 }
 
 /// The consumer sleeps in [`Receiver::pop`](super::Receiver::pop).
+///
+/// ```
+/// use netlib::event_queue::{self, Parked, QueueConfig, Receiver};
+///
+/// let (sender, receiver) = event_queue::channel(QueueConfig::default());
+/// let mut receiver: Receiver<&str, Parked> = receiver;
+/// sender.push("done").unwrap();
+/// assert_eq!(receiver.pop(), Some("done"));
+/// ```
 #[derive(Debug)]
 pub struct Parked {
     pub(super) changed: Condvar,

@@ -51,6 +51,18 @@ use crate::timer::TimerId;
 pub type Name = Cow<'static, str>;
 
 /// Names one event of one queue, for ever: an id is never given twice.
+///
+/// Thread rule: a value that any thread may hold.
+///
+/// ```
+/// use netlib::event_queue::{self, EventId, QueueConfig};
+///
+/// let (sender, receiver) = event_queue::channel(QueueConfig::default());
+/// let id: EventId = sender.push("hello").unwrap();
+/// assert!(sender.cancel(id));
+/// assert!(!sender.cancel(id), "only once");
+/// # drop(receiver);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventId(pub(self) Id);
 
@@ -87,6 +99,17 @@ impl Default for QueueConfig {
 }
 
 /// What becomes of an event that finds the queue full.
+///
+/// ```
+/// use netlib::event_queue::{self, Overflow, QueueConfig};
+///
+/// let config = QueueConfig { capacity: Some(1), overflow: Overflow::DropOldest, ..QueueConfig::default() };
+/// let (sender, mut receiver) = event_queue::channel(config);
+/// sender.push("old").unwrap();
+/// sender.push("new").unwrap();
+/// assert_eq!(receiver.pop(), Some("new"));
+/// assert_eq!(sender.stats().dropped, 1);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Overflow {
     /// It is refused, with [`PushError::Full`].
@@ -101,6 +124,15 @@ pub enum Overflow {
 }
 
 /// What becomes of the events that still wait when a queue is stopped.
+///
+/// ```
+/// use netlib::event_queue::{self, QueueConfig, Stop};
+///
+/// let (sender, mut receiver) = event_queue::channel(QueueConfig::default());
+/// sender.push("too late").unwrap();
+/// sender.close(Stop::Discard);
+/// assert_eq!(receiver.pop(), None);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stop {
     /// Those ready to be taken still run; delayed ones that are not due are dropped.
@@ -110,6 +142,17 @@ pub enum Stop {
 }
 
 /// What a queue has seen so far. Times are zero unless [`QueueConfig::measure`] is set.
+///
+/// ```
+/// use netlib::event_queue::{self, QueueConfig};
+///
+/// let (sender, mut receiver) = event_queue::channel(QueueConfig::default());
+/// sender.push(1).unwrap();
+/// sender.push(2).unwrap();
+/// receiver.pop();
+/// let stats = sender.stats();
+/// assert_eq!((stats.depth, stats.max_depth, stats.posted, stats.taken), (1, 2, 2, 1));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueStats {
     /// Events ready to be taken now.
@@ -141,6 +184,18 @@ pub struct QueueStats {
 }
 
 /// Why an event was not accepted; gives it back.
+///
+/// ```
+/// use netlib::event_queue::{self, PushError, QueueConfig};
+///
+/// let config = QueueConfig { capacity: Some(1), ..QueueConfig::default() };
+/// let (sender, receiver) = event_queue::channel(config);
+/// sender.push("first").unwrap();
+/// let refused = sender.push("second").unwrap_err();
+/// assert_eq!(refused, PushError::Full("second"));
+/// assert_eq!(refused.into_inner(), "second");
+/// # drop(receiver);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum PushError<T> {
     /// The queue holds as many events as it may.
@@ -176,6 +231,16 @@ impl<T> fmt::Debug for PushError<T> {
 impl<T> std::error::Error for PushError<T> {}
 
 /// Why a posted closure was not accepted; it is dropped. [`PushError`] without the event.
+///
+/// ```
+/// use netlib::{PostError, Reactor, ReactorConfig};
+///
+/// let mut reactor = Reactor::<()>::new(ReactorConfig::default())?;
+/// let remote = reactor.context().remote();
+/// drop(reactor);
+/// assert_eq!(remote.post(|(), _| ()), Err(PostError::Closed));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PostError {
     /// The queue is at its capacity.

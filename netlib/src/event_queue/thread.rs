@@ -45,6 +45,10 @@ pub struct EventQueue<S: 'static> {
 
 impl<S: 'static> EventQueue<S> {
     /// Starts the thread, called `name`. `make` makes its state there.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no thread to give.
     pub fn start(name: &str, config: QueueConfig, make: impl FnOnce() -> S + Send + 'static) -> io::Result<Self> {
         let (sender, mut receiver) = channel(config);
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -94,6 +98,8 @@ impl<S: 'static> fmt::Debug for EventQueue<S> {
 
 /// Posts to an [`EventQueue`] from any thread, its own events included.
 ///
+/// Thread rule: it may be sent, shared and cloned freely.
+///
 /// ```
 /// use netlib::event_queue::{EventQueue, PostError, QueueConfig, Stop};
 ///
@@ -112,11 +118,19 @@ pub struct EventSender<S: 'static> {
 impl<S: 'static> EventSender<S> {
     /// Appends an event; the queue's thread runs it after all that were posted before. A panic
     /// in it is contained and counted.
+    ///
+    /// # Errors
+    ///
+    /// [`PostError`] says why; the event is dropped.
     pub fn post(&self, event: impl FnOnce(&mut S) + Send + 'static) -> Result<EventId, PostError> {
         Ok(self.sender.push(Box::new(event))?)
     }
 
     /// An event that runs `delay` from now: never early, late by what is running then.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`post`](Self::post).
     pub fn post_delayed(
         &self,
         delay: Duration,
@@ -126,6 +140,10 @@ impl<S: 'static> EventSender<S> {
     }
 
     /// An event, delayed or not, that [`cancel_named`](Self::cancel_named) finds.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`post`](Self::post).
     pub fn post_named(
         &self,
         name: impl Into<Cow<'static, str>>,

@@ -152,6 +152,14 @@ impl ClientRequest {
 }
 
 /// An answer.
+///
+/// ```
+/// use netlib::http::ClientResponse;
+///
+/// let headers = vec![("Content-Type".to_owned(), "text/plain".to_owned())];
+/// let response = ClientResponse { status: 200, headers, body: "hello".into() };
+/// assert_eq!(response.header("content-type"), Some("text/plain"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientResponse {
     /// Such as 200. Any status is an answer, not an error.
@@ -170,6 +178,18 @@ impl ClientResponse {
 }
 
 /// Why there is no answer.
+///
+/// ```
+/// use netlib::CloseReason;
+/// use netlib::http::ClientError;
+///
+/// /// Whether asking again may help.
+/// fn worth_another_try(error: &ClientError) -> bool {
+///     matches!(error, ClientError::Connection(_) | ClientError::Timeout | ClientError::PoolFull)
+/// }
+/// assert!(worth_another_try(&ClientError::Connection(CloseReason::Reset)));
+/// assert!(!worth_another_try(&ClientError::BadTarget));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientError {
     /// Method, host or path cannot stand in a request.
@@ -306,6 +326,10 @@ impl Call {
 
     /// Appends to the body of a request with a [`streamed_body`](ClientRequest::streamed_body).
     /// The error says that the request is over, or more was written than it announced.
+    ///
+    /// # Errors
+    ///
+    /// The request is over, or more was written than it announced.
     pub fn write(&self, bytes: impl Into<Bytes>) -> Result<Flow, SendError> {
         let bytes = bytes.into();
         if self.0.over.get() {
@@ -335,6 +359,10 @@ impl Call {
     }
 
     /// The body is complete. Refused if it got less than was announced.
+    ///
+    /// # Errors
+    ///
+    /// The request is over, or its body got less than was announced.
     pub fn finish(&self) -> Result<(), SendError> {
         match self.0.upload.get() {
             Upload::Done => return Ok(()),

@@ -15,6 +15,23 @@ use crate::{CloseReason, Conn, Context, Handler, SendError};
 const SMALL_CHUNK: usize = 2 * 1024;
 
 /// Whether a writer should go on.
+///
+/// ```
+/// use netlib::Context;
+/// use netlib::http::{Exchange, Flow};
+///
+/// /// Writes what there is room for; `on_drain` calls it again. True once all is written.
+/// fn write_some(cx: &mut Context<()>, exchange: &Exchange, lines: &mut std::vec::IntoIter<String>) -> bool {
+///     for line in lines {
+///         match exchange.write(cx, line) {
+///             Ok(Flow::Go) => {}
+///             Ok(Flow::Wait) => return false,
+///             Err(_) => return true, // the client has gone
+///         }
+///     }
+///     true
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
     /// There is room.
@@ -115,6 +132,10 @@ impl Exchange {
     /// Begins an answer whose body is written bit by bit; what `response` has of a body comes
     /// first. With a header `Content-Length` the body must get exactly that long; without one
     /// it is sent in chunks, or up to the end of the connection if the client speaks HTTP/1.0.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`]: the client has gone, or the answer was begun before.
     pub fn start<S: 'static>(&self, cx: &mut Context<S>, response: Response) -> Result<Flow, SendError> {
         let mut core = self.0.core.borrow_mut();
         if !core.is_current(self.0.turn) || core.reply != Reply::Due {
@@ -134,6 +155,10 @@ impl Exchange {
     }
 
     /// Appends to the body of the answer, which is started with status 200 if it was not.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`]: the client has gone, or the answer is complete.
     pub fn write<S: 'static>(&self, cx: &mut Context<S>, bytes: impl Into<Bytes>) -> Result<Flow, SendError> {
         let bytes = bytes.into();
         if self.0.core.borrow().reply == Reply::Due {
@@ -229,6 +254,10 @@ impl Exchange {
     /// and gives the connection to `handler`, together with what the client has sent since.
     /// [`Handler::on_open`] is not called. Refused as [`SendError::Closed`] also if the request
     /// has a body that has not been read, or the client will send nothing more.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`]: nothing can be handed over, and `handler` is dropped.
     pub fn upgrade<S: 'static>(
         &self,
         cx: &mut Context<S>,

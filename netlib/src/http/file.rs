@@ -50,6 +50,10 @@ impl File {
     /// An open file; an error if it is no regular one. What it is now is what is answered:
     /// later growth is not seen, and one that becomes shorter while it is sent ends the
     /// connection.
+    ///
+    /// # Errors
+    ///
+    /// If it is no regular file, or no directory, or cannot be read.
     pub fn new(file: fs::File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -213,6 +217,8 @@ fn multipart(file: &File, parts: &[std::ops::Range<u64>], boundary: &str) -> Vec
 /// decided by the kernel at the moment of opening (`openat2`, Linux 5.6), so whoever may change
 /// the directory cannot win a race against it.
 ///
+/// Thread rule: it may be shared; but opening and reading a file waits for the disk.
+///
 /// ```
 /// use netlib::http::{Exchange, Files, RequestHandler};
 /// use netlib::Context;
@@ -234,6 +240,13 @@ pub struct Files {
 }
 
 /// Why there is no file.
+///
+/// ```
+/// use netlib::http::FileError;
+///
+/// assert_eq!(FileError::NotFound.status(), 404);
+/// assert_eq!(FileError::BadPath.to_string(), "the path cannot name a file");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileError {
     /// The path cannot name a file.
@@ -277,6 +290,10 @@ impl std::error::Error for FileError {}
 
 impl Files {
     /// The files under `root`, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// If it is no regular file, or no directory, or cannot be read.
     pub fn new(root: impl AsRef<Path>) -> io::Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
         Ok(Self { root: rustix::fs::open(root.as_ref(), flags, Mode::empty())?, index: None })
@@ -290,6 +307,10 @@ impl Files {
 
     /// Opens the file that `path`, as it stands in a request, means, with the content type that
     /// goes with its name.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`] says why there is no file.
     pub fn open(&self, path: &str) -> Result<File, FileError> {
         let mut name = map(path)?;
         if path.ends_with('/') {

@@ -166,6 +166,23 @@ where
 
 /// Takes the body of one request, and is told when its answer may go on. Lives until both are
 /// complete. See [`Service`] for an example.
+///
+/// ```
+/// use netlib::Context;
+/// use netlib::http::{Exchange, RequestHandler, Response};
+///
+/// /// Answers an upload of any length with its number of bytes.
+/// struct Count(u64);
+///
+/// impl RequestHandler<()> for Count {
+///     fn on_body(&mut self, _: &mut (), _: &mut Context<()>, _: &Exchange, chunk: &[u8]) {
+///         self.0 += chunk.len() as u64;
+///     }
+///     fn on_end(&mut self, _: &mut (), cx: &mut Context<()>, exchange: &Exchange) {
+///         exchange.send(cx, Response::new(200).body(format!("{}\n", self.0)));
+///     }
+/// }
+/// ```
 #[allow(unused_variables)]
 pub trait RequestHandler<S: 'static>: 'static {
     /// The next part of the body; its borders mean nothing.
@@ -188,6 +205,10 @@ pub trait RequestHandler<S: 'static>: 'static {
 /// Requests of one connection are answered in their order: the next is looked at when the answer
 /// to the one before it is complete. Requests that are malformed or over a limit are answered
 /// without the service (400, 408, 413, 414, 417, 431, 500, 501, 505).
+///
+/// # Errors
+///
+/// Those of [`Context::listen_on`].
 pub fn serve_with<S: 'static, V: Service<S>>(
     cx: &mut Context<S>,
     listener: TcpListener,
@@ -222,6 +243,10 @@ pub fn serve_with<S: 'static, V: Service<S>>(
 /// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// # Errors
+///
+/// Those of [`Context::listen_on`].
 pub fn serve<S: 'static>(
     cx: &mut Context<S>,
     listener: TcpListener,

@@ -155,6 +155,10 @@ impl UnixAddress {
 
     /// The socket at `path`. `InvalidInput` for one that is empty, longer than
     /// [`LONGEST`](Self::LONGEST), or has a zero byte in it.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`.
     pub fn path(path: impl AsRef<Path>) -> io::Result<Self> {
         let bytes = path.as_ref().as_os_str().as_bytes();
         if bytes.is_empty() || bytes.len() > Self::LONGEST || bytes.contains(&0) {
@@ -165,6 +169,10 @@ impl UnixAddress {
 
     /// The socket of that abstract name. `InvalidInput` for one that is empty (the kernel would
     /// choose a name) or longer than [`LONGEST`](Self::LONGEST).
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput`.
     pub fn abstract_name(name: &[u8]) -> io::Result<Self> {
         if name.is_empty() || name.len() > Self::LONGEST {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a Unix socket cannot have that abstract name"));

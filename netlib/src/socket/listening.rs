@@ -52,6 +52,17 @@ impl Default for BindOptions {
 
 /// A socket that listens. Dropping it closes it and removes a Unix socket's file, if that is still
 /// its own.
+///
+/// Thread rule: it may be sent to the thread that uses it.
+///
+/// ```
+/// use netlib::socket::{Address, BindOptions, ListeningSocket};
+///
+/// let any = Address::from("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap());
+/// let socket = ListeningSocket::bind(&any, &BindOptions::default())?;
+/// assert_ne!(socket.local_addr()?, any, "a port was chosen");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct ListeningSocket {
     fd: OwnedFd,
@@ -67,6 +78,10 @@ impl ListeningSocket {
     /// replaced. One that somebody listens on is `AddrInUse`, and so is a file that is no socket. (Two
     /// processes that start at the same instant may both find a dead file; whoever needs to exclude
     /// that holds a lock.)
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse`, `InvalidInput` for an option out of range, or what the system says.
     pub fn bind(address: &Address, options: &BindOptions) -> io::Result<Self> {
         match address {
             Address::Inet(address) => Ok(Self { fd: Self::bind_inet(*address, options)?, file: None }),
@@ -115,6 +130,10 @@ impl ListeningSocket {
     }
 
     /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn local_addr(&self) -> io::Result<Address> {
         Address::from_kernel(getsockname(&self.fd)?)
     }

@@ -27,6 +27,10 @@ const FLAGS: SocketFlags = SocketFlags::NONBLOCK.union(SocketFlags::CLOEXEC);
 /// connections the kernel may hold for us (it caps the number at `net.core.somaxconn`). A wildcard
 /// IPv6 address accepts IPv4 as well. Port 0 takes any free one; ask the listener which.
 /// [`ListeningSocket::bind`] knows more options.
+///
+/// # Errors
+///
+/// What the system says, such as `AddrInUse`.
 pub fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     let options = BindOptions { backlog, ..BindOptions::default() };
     ListeningSocket::bind_inet(addr, &options).map(TcpListener::from)
@@ -34,11 +38,19 @@ pub fn bind_tcp(addr: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
 
 /// Takes one connection from a listener's backlog. `WouldBlock` says that it is empty. Errors
 /// that belong to the connection alone (`ConnectionAborted`) are returned too: try again.
+///
+/// # Errors
+///
+/// `WouldBlock`, those of one connection, and those of the process (no descriptors left).
 pub fn accept(listener: impl AsFd) -> io::Result<(Stream, Address)> {
     accept_with(listener, &SocketOptions::default())
 }
 
 /// [`accept`] with options for the connection.
+///
+/// # Errors
+///
+/// Those of [`accept`], and of the options.
 pub fn accept_with(listener: impl AsFd, options: &SocketOptions) -> io::Result<(Stream, Address)> {
     let (fd, peer) = retry_on_intr(|| acceptfrom_with(&listener, FLAGS))?;
     let peer = match peer {
@@ -57,6 +69,8 @@ pub fn accept_with(listener: impl AsFd, options: &SocketOptions) -> io::Result<(
 }
 
 /// A connected, or connecting, stream socket.
+///
+/// Thread rule: it may be sent to the thread that uses it.
 ///
 /// ```
 /// use netlib::socket::{Stream, accept, bind_tcp};
@@ -79,12 +93,20 @@ pub struct Stream {
 impl Stream {
     /// Begins to connect. The outcome is known when the socket becomes writable: ask
     /// [`Stream::take_error`].
+    ///
+    /// # Errors
+    ///
+    /// What is known at once; see [`take_error`](Self::take_error) for the rest.
     pub fn connect(address: impl Into<Address>) -> io::Result<Self> {
         Self::connect_with(&address.into(), &SocketOptions::default())
     }
 
     /// [`connect`](Self::connect) with options. A Unix socket whose listener's queue is full is
     /// `WouldBlock`: there is no waiting for it as there is with TCP.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`connect`](Self::connect), and of the options.
     pub fn connect_with(address: &Address, options: &SocketOptions) -> io::Result<Self> {
         let (fd, outcome) = match address {
             Address::Inet(addr) => {
@@ -122,17 +144,29 @@ impl Stream {
     }
 
     /// Reads what is there, up to the size of `buffer`; 0 is the end.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when nothing is there, or how the connection broke.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let (_, count) = retry_on_intr(|| recv(&self.fd, &mut *buffer, RecvFlags::empty()))?;
         Ok(count.min(buffer.len()))
     }
 
     /// Writes as much of `bytes` as the kernel takes now.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is no room, or how the connection broke.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(retry_on_intr(|| send(&self.fd, bytes, SendFlags::NOSIGNAL))?)
     }
 
     /// The same from several pieces, at most 1,024 of them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write`](Self::write).
     pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         // Not writev: only sendmsg can be told not to raise SIGPIPE.
         Ok(retry_on_intr(|| sendmsg(&self.fd, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL))?)
@@ -140,21 +174,37 @@ impl Stream {
 
     /// Lets the kernel send bytes of a file, at most `count` from `offset` on; 0 is the file's
     /// end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write`](Self::write), and of reading the file.
     pub fn send_file(&self, file: BorrowedFd<'_>, offset: u64, count: usize) -> io::Result<usize> {
         Ok(retry_on_intr(|| sendfile(&self.fd, file, Some(&mut { offset }), count))?)
     }
 
     /// Tells the peer that no more will come (FIN); reading goes on.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected`, or what the system says.
     pub fn shutdown_write(&self) -> io::Result<()> {
         Ok(shutdown(&self.fd, Shutdown::Write)?)
     }
 
     /// The error that is pending on the socket, which clears it: how a connect ended.
+    ///
+    /// # Errors
+    ///
+    /// If the question itself fails.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(sockopt::socket_error(&self.fd)?.err().map(io::Error::from))
     }
 
     /// The other end. `NotConnected` while connecting, and for a connection that was reset.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected`.
     pub fn peer_addr(&self) -> io::Result<Address> {
         match getpeername(&self.fd)? {
             Some(address) => Address::from_kernel(address),
@@ -163,11 +213,19 @@ impl Stream {
     }
 
     /// This end.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn local_addr(&self) -> io::Result<Address> {
         Address::from_kernel(getsockname(&self.fd)?)
     }
 
     /// Closing will discard what is unsent and reset the connection, instead of finishing it.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn set_reset_on_close(&self) -> io::Result<()> {
         Ok(sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO))?)
     }

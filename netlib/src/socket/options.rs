@@ -85,6 +85,10 @@ impl Default for Keepalive {
 impl SocketOptions {
     /// What is in force on the socket. The buffers are always there, in the kernel's figures: twice
     /// what they were set to.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn of(fd: impl AsFd) -> io::Result<Self> {
         let fd = fd.as_fd();
         let family = sockopt::socket_domain(fd)?;
@@ -170,6 +174,10 @@ fn whole_seconds(time: Duration) -> Duration {
 impl Conn {
     /// The options in force on its socket; see [`SocketOptions::of`]. `NotConnected` while there is
     /// no socket.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` while there is no socket.
     pub fn socket_options(&self) -> io::Result<SocketOptions> {
         match self.0.transport.borrow().stream() {
             Some(stream) => SocketOptions::of(stream),

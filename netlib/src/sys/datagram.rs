@@ -186,6 +186,18 @@ impl Class {
 /// use.
 ///
 /// Thread rule: it belongs to one thread.
+///
+/// ```
+/// use netlib::datagram::{BindOptions, DatagramSocket, Flushed, Outgoing, QueuePolicy, SendBatch, SendQueue};
+///
+/// let any: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+/// let socket = DatagramSocket::bind(any, &BindOptions::default())?;
+/// let mut batch = SendBatch::new(); // one serves all sockets of a thread
+/// let mut queue = SendQueue::new(10, 1 << 16, QueuePolicy::DropNewest);
+/// queue.push(Outgoing::new("hello", socket.local_addr()?)).expect("room for it");
+/// assert_eq!(queue.flush(&socket, &mut batch, 10, &mut Vec::new()), Flushed::Empty);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct SendBatch {
     headers: Vec<libc::mmsghdr>,
     names: Vec<Name>,

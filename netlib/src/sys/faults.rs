@@ -3,6 +3,12 @@
 use std::{io, ptr};
 
 /// Makes system calls of the thread that made it end early with EINTR.
+///
+/// ```
+/// let interrupter = netlib::sys::faults::Interrupter::of_this_thread()?;
+/// interrupter.interrupt(); // a call that waits now, here or elsewhere in the thread, ends with EINTR
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Interrupter {
     thread: libc::pid_t,
@@ -13,6 +19,10 @@ impl Interrupter {
     const SIGNAL: libc::c_int = libc::SIGURG;
 
     /// For the calling thread. Gives the whole process a handler for SIGURG that does nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn of_this_thread() -> io::Result<Self> {
         extern "C" fn nothing(_: libc::c_int) {}
         // SAFETY: All-zero is a valid sigaction: no flags (in particular no SA_RESTART) and an empty mask.
@@ -36,6 +46,10 @@ impl Interrupter {
 
 /// From here on the kernel refuses io_uring to the calling thread and to what it starts, as
 /// sandboxes do (EPERM). There is no way back.
+///
+/// # Errors
+///
+/// What the system says.
 pub fn refuse_io_uring() -> io::Result<()> {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;

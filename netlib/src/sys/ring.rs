@@ -23,6 +23,8 @@ use slab::Slab;
 /// Descriptors are borrowed for the call that names them; the kernel keeps the socket itself alive until the
 /// operation has completed.
 ///
+/// Thread rule: it belongs to the thread that made it (it is not `Send`).
+///
 /// ```
 /// use netlib::sys::{Completion, CompletionRing, Payload};
 /// use std::io::Write;
@@ -50,6 +52,16 @@ pub struct CompletionRing {
 }
 
 /// What has happened to an operation; `tag` is what the caller gave it.
+///
+/// ```
+/// use netlib::sys::Completion;
+///
+/// fn tag(completion: &Completion) -> u64 {
+///     match completion {
+///         Completion::Accepted { tag, .. } | Completion::Received { tag, .. } | Completion::Sent { tag, .. } => *tag,
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub enum Completion {
     /// A connection was accepted, or accepting failed.
@@ -82,6 +94,17 @@ pub enum Completion {
 }
 
 /// Bytes to send; they stay with the ring until the send has completed.
+///
+/// ```
+/// use netlib::sys::{Buffer, CompletionRing, Payload};
+/// use std::os::fd::AsFd;
+///
+/// /// Sends back what came, without a copy.
+/// fn echo(ring: &mut CompletionRing, socket: &impl AsFd, received: Buffer) -> std::io::Result<()> {
+///     let all = 0..received.len();
+///     ring.send(socket, Payload::Received(received), all, 0)
+/// }
+/// ```
 #[derive(Debug)]
 pub enum Payload {
     /// Straight from where they were received.
@@ -91,6 +114,14 @@ pub enum Payload {
 }
 
 /// Received bytes in a buffer of the pool; dropping it gives the buffer back to the kernel.
+///
+/// ```
+/// use netlib::sys::Buffer;
+///
+/// fn is_greeting(buffer: &Buffer) -> bool {
+///     buffer.starts_with(b"hello") // it is a slice of bytes
+/// }
+/// ```
 pub struct Buffer {
     pool: Rc<Pool>,
     id: u16,
@@ -112,6 +143,10 @@ const GROUP: u16 = 0;
 impl CompletionRing {
     /// Opens a ring with room for `entries` submissions between two waits and `buffers` (a power of two, at most
     /// 32,768) of `buffer_size` bytes each. Fails where the kernel is older than 6.1 or forbids `io_uring`.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel is too old or forbids it.
     pub fn new(entries: u32, buffers: u16, buffer_size: usize) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -133,6 +168,10 @@ impl CompletionRing {
     }
 
     /// Accepts until a completion says `more: false`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn accept_multishot(&mut self, listener: &impl AsFd, tag: u64) -> io::Result<()> {
         let fd = Fd(listener.as_fd().as_raw_fd());
         let entry = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
@@ -140,6 +179,10 @@ impl CompletionRing {
     }
 
     /// Receives until a completion says `more: false`.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn receive_multishot(&mut self, socket: &impl AsFd, tag: u64) -> io::Result<()> {
         let fd = Fd(socket.as_fd().as_raw_fd());
         self.push(&opcode::RecvMulti::new(fd, GROUP).build().user_data(user_data(RECEIVE, tag)))
@@ -150,6 +193,10 @@ impl CompletionRing {
     ///
     /// # Panics
     /// If the range is not within the payload.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn send(&mut self, socket: &impl AsFd, payload: Payload, range: Range<usize>, tag: u64) -> io::Result<()> {
         let bytes = &payload.bytes()[range];
         let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
@@ -162,6 +209,10 @@ impl CompletionRing {
     }
 
     /// Submits what was asked for, waits until something has completed, and appends all that has.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         loop {
             match self.ring.submit_and_wait(1) {

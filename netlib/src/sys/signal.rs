@@ -8,6 +8,12 @@ use std::{io, ptr};
 use rustix::io::{Errno, read, retry_on_intr};
 
 /// The signals that a server gives a meaning to.
+///
+/// ```
+/// use netlib::Signal;
+///
+/// assert_eq!(Signal::Terminate.number(), 15);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// SIGINT: Ctrl-C.
@@ -43,6 +49,8 @@ impl Signal {
 
 /// A descriptor that is readable while one of its signals is pending.
 ///
+/// Thread rule: made before other threads start; then it may be sent to the one that reads it.
+///
 /// ```no_run
 /// use netlib::sys::{Signal, SignalFd};
 ///
@@ -60,6 +68,10 @@ impl SignalFd {
     /// for the process to any thread that does not block it, and there it takes its default
     /// action, which for most of these ends the process. The signals stay blocked when the
     /// descriptor is dropped: a second Ctrl-C during shutdown must not cut it short.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no descriptor to give.
     pub fn new(signals: &[Signal]) -> io::Result<Self> {
         let mut set = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: sigemptyset initialises the set it is given and cannot fail for a valid pointer.
@@ -87,6 +99,10 @@ impl SignalFd {
 
     /// Takes the next pending signal; `None` if there is none. Several of one kind that arrived
     /// together count as one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn read(&self) -> io::Result<Option<Signal>> {
         const SIZE: usize = size_of::<libc::signalfd_siginfo>();
         let mut info = [0; SIZE];

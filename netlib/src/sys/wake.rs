@@ -9,6 +9,8 @@ use rustix::io::{Errno, read, retry_on_intr, write};
 
 /// A descriptor that is readable from [`WakeFd::signal`] until [`WakeFd::acknowledge`].
 ///
+/// Thread rule: it may be shared; every call may come from any thread.
+///
 /// ```
 /// use netlib::sys::WakeFd;
 ///
@@ -24,11 +26,19 @@ pub struct WakeFd(OwnedFd);
 
 impl WakeFd {
     /// Opens one that is not readable.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no descriptor to give.
     pub fn new() -> io::Result<Self> {
         Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
     /// Makes it readable. Never blocks; may be called from any thread.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn signal(&self) -> io::Result<()> {
         match retry_on_intr(|| write(&self.0, &1_u64.to_ne_bytes())) {
             // The counter is full, so it is readable, which is all that was wanted.
@@ -38,6 +48,10 @@ impl WakeFd {
     }
 
     /// Makes it unreadable; returns how many signals there were since the last time.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
     pub fn acknowledge(&self) -> io::Result<u64> {
         let mut count = [0; 8];
         match retry_on_intr(|| read(&self.0, &mut count)) {

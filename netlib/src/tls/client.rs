@@ -16,6 +16,8 @@ use crate::layer::{Layer, LayerFactory};
 /// Makes the TLS of connections to one server. Its connections remember the server's last
 /// sessions together and resume them, which saves both sides the certificates.
 ///
+/// Thread rule: it may be shared and cloned freely.
+///
 /// ```
 /// use std::sync::Arc;
 /// use netlib::{ConnectOptions, tls};
@@ -40,6 +42,10 @@ impl Client {
     }
 
     /// The same for another server: shares the settings and the memory of sessions.
+    ///
+    /// # Errors
+    ///
+    /// If `server` is neither a name nor an address.
     pub fn for_server(&self, server: impl Into<String>) -> Result<Self, Error> {
         Ok(Self { config: Arc::clone(&self.config), server: server_name(server.into())? })
     }
@@ -101,6 +107,10 @@ impl ClientBuilder {
     }
 
     /// Checks it all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] names the setting, the file and the remedy.
     pub fn build(self) -> Result<Client, Error> {
         if self.roots.is_empty() {
             return Err(Error::NoRoots { origin: Origin::Bytes });

@@ -41,11 +41,19 @@ impl Identity {
     /// From PEM text: the chain with our own certificate first and its issuers behind it, and a
     /// private key (PKCS#8, PKCS#1 or SEC1, without a passphrase). A key that belongs to another
     /// certificate is an error here, not at the first handshake.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what is wrong with it.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, Error> {
         Ok(Self { key: certified(chain, key, &Origin::Bytes, &Origin::Bytes)?, files: None })
     }
 
     /// The same from two files, which may be one. It reads the disk, so it waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says in which file, and what to do.
     pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, Error> {
         let (chain, key) = (chain.as_ref(), key.as_ref());
         let certified = certified(&read(chain)?, &read(key)?, &Origin::file(chain), &Origin::file(key))?;
@@ -108,11 +116,19 @@ const SYSTEM_ROOTS: [&str; 4] = [
 
 impl Roots {
     /// From PEM text with one or more certificates, each of which must be usable.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what is wrong with it.
     pub fn from_pem(pem: &[u8]) -> Result<Self, Error> {
         Self::strict(pem, &Origin::Bytes)
     }
 
     /// The same from a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what is wrong with it.
     pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         Self::strict(&read(path)?, &Origin::file(path))
@@ -120,6 +136,10 @@ impl Roots {
 
     /// The bundle that the system keeps. Certificates in it that cannot be used (some are older
     /// than the rules) are passed over, as everybody does.
+    ///
+    /// # Errors
+    ///
+    /// If the system has none, or none that is usable.
     pub fn system() -> Result<Self, Error> {
         let Some(path) = SYSTEM_ROOTS.iter().map(Path::new).find(|path| path.exists()) else {
             return Err(Error::NoSystemRoots { tried: SYSTEM_ROOTS.iter().map(PathBuf::from).collect() });

@@ -20,6 +20,8 @@ use crate::layer::{Layer, LayerFactory};
 /// Makes the TLS of each connection that a listener accepts. Shared by listeners, reactors and
 /// threads.
 ///
+/// Thread rule: it may be shared; every call may come from any thread.
+///
 /// ```
 /// use std::sync::Arc;
 /// use netlib::{ListenOptions, tls};
@@ -50,6 +52,10 @@ impl Server {
     }
 
     /// The common case: one certificate from files, nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says in which file, and what to do.
     pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, Error> {
         Self::builder().identity(Identity::from_pem_files(chain, key)?).build()
     }
@@ -57,6 +63,10 @@ impl Server {
     /// Reads the files of all identities again and shows what they hold to new connections. Open
     /// ones go on undisturbed. If any file is unusable nothing changes. Reads the disk, so it
     /// waits for it; may be called from any thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says in which file; the old certificates stay.
     pub fn reload(&self) -> Result<(), Error> {
         let now = self.identities.all();
         let again = now.iter().map(Identity::read_again).collect::<Result<Vec<_>, _>>()?;
@@ -64,6 +74,10 @@ impl Server {
     }
 
     /// Shows these to new connections instead. Open ones go on undisturbed.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be used, or there is none; the old ones stay.
     pub fn replace(&self, identities: impl IntoIterator<Item = Identity>) -> Result<(), Error> {
         let identities: Arc<[Identity]> = identities.into_iter().collect();
         if identities.is_empty() {
@@ -154,6 +168,10 @@ impl ServerBuilder {
     }
 
     /// Checks it all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] names the setting, the file and the remedy.
     pub fn build(self) -> Result<Server, Error> {
         if self.identities.is_empty() {
             return Err(Error::NoIdentity);

@@ -387,6 +387,13 @@ fn default_port(secure: bool) -> u16 {
 }
 
 /// Why a text is no [`Url`].
+///
+/// ```
+/// use netlib::ws::Url;
+///
+/// let error = "http://example.org/".parse::<Url>().unwrap_err();
+/// assert_eq!(error.to_string(), "the scheme is neither ws nor wss");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UrlError(&'static str);
 

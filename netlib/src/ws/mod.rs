@@ -232,6 +232,13 @@ impl CloseCode {
 }
 
 /// What a close frame says.
+///
+/// ```
+/// use netlib::ws::{CloseCode, CloseFrame};
+///
+/// let frame = CloseFrame { code: CloseCode::TRY_LATER, reason: "restarting".into() };
+/// assert_eq!(frame.code.value(), 1013);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseFrame {
     /// Why; [`CloseCode::NO_STATUS`] if the frame says nothing.

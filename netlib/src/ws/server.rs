@@ -100,6 +100,10 @@ pub fn accept<S: 'static>(
 ///     })
 /// }
 /// ```
+///
+/// # Errors
+///
+/// The refusal, to be sent as it is.
 pub fn upgrade<S: 'static>(
     options: &ServerOptions,
     request: &UpgradeRequest<'_>,
@@ -118,6 +122,25 @@ pub fn upgrade<S: 'static>(
 }
 
 /// An upgrade that is decided and not yet done.
+///
+/// Thread rule: it belongs to its reactor's thread (it is not `Send`).
+///
+/// ```
+/// use netlib::ws::{self, Accept, Refuse, ServerOptions, UpgradeRequest, WsHandler};
+/// use netlib::{Conn, Context};
+///
+/// /// In a callback of a handler of one's own that has read the head of a request.
+/// fn take_over<S: 'static>(cx: &mut Context<S>, conn: &Conn, head: &UpgradeRequest<'_>, handler: impl WsHandler<S>) {
+///     match ws::upgrade(&ServerOptions::default(), head, |_| Ok(Accept::new(handler))) {
+///         Ok(upgrade) => upgrade.start(cx, conn),
+///         Err(refuse) => {
+///             let refuse: Refuse = refuse;
+///             let _ = conn.send(refuse.to_string());
+///             conn.close();
+///         }
+///     }
+/// }
+/// ```
 pub struct Upgrade<S: 'static> {
     headers: Vec<(String, String)>,
     protocol: Option<String>,

@@ -94,12 +94,20 @@ impl WebSocket {
     }
 
     /// Queues a text message.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Conn::send`].
     pub fn send_text(&self, text: &str) -> Result<(), SendError> {
         self.check_open()?;
         self.frame(OpCode::Data(Data::Text), text.as_bytes())
     }
 
     /// Queues a binary message. Large ones are not copied, except to be masked, as clients must.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Conn::send`].
     pub fn send_binary(&self, bytes: impl Into<Bytes>) -> Result<(), SendError> {
         self.check_open()?;
         let bytes = bytes.into();
@@ -112,6 +120,10 @@ impl WebSocket {
     }
 
     /// Queues a message that goes to many. A server's WebSockets share its bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Conn::send`].
     pub fn send(&self, message: &Prepared) -> Result<(), SendError> {
         self.check_open()?;
         match self.0.role {
@@ -121,6 +133,10 @@ impl WebSocket {
     }
 
     /// Queues a ping. Its payload is cut at 125 bytes, the most that one carries.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Conn::send`].
     pub fn ping(&self, payload: &[u8]) -> Result<(), SendError> {
         self.check_open()?;
         self.frame(OpCode::Control(Control::Ping), &payload[..payload.len().min(MAX_CONTROL)])
