@@ -10,7 +10,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc;
 
 use clap::Parser;
 use netlib::codec::{LengthPrefixed, LengthWidth};
@@ -110,26 +110,26 @@ fn serve(options: &Options) -> io::Result<()> {
 
 /// The same with several loops: each thread runs its own, and the first one looks after signals.
 fn serve_on_many(options: &Options) -> io::Result<()> {
-    // Blocked here, hence on the threads that are started from here.
-    let signals = Mutex::new(Some(SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?));
+    // Blocked here, hence on the threads that are started from here; a signal waits until it is read.
+    let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?;
     let threads = usize::from(options.threads);
     let pool_options = PoolOptions { threads, backend: options.backend, ..PoolOptions::default() };
-    let pool = ReactorPool::<()>::start(pool_options, move |number, cx, loops| {
-        if number == 0
-            && let Some(signals) = signals.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
-            let loops = Arc::clone(loops);
-            cx.on_signals(signals, move |(), _, _| {
-                for remote in &*loops {
-                    remote.stop();
-                }
-            })?;
-        }
-        Ok(())
-    })?;
+    let pool = ReactorPool::<()>::start(pool_options, |_, _, _| Ok(()))?;
     let addr = SocketAddr::new(options.listen, options.port);
     let framed = options.framed;
     let listener = pool.listen(addr, options.spread, ListenOptions::default(), move |(), _, _| Some(echo(framed)))?;
+    let loops = pool.remotes().to_vec();
+    let (tell, told) = mpsc::channel();
+    let watch = move |(): &mut (), cx: &mut Context<()>| {
+        let watched = cx.on_signals(signals, move |(), _, _| {
+            for remote in &loops {
+                remote.stop();
+            }
+        });
+        let _ = tell.send(watched); // main waits for it
+    };
+    pool.remotes()[0].post(watch).map_err(io::Error::other)?;
+    told.recv().map_err(io::Error::other)??;
     eprintln!("echoing on {} with {threads} loops, {}", listener.local_addr(), options.spread);
     ready()?;
     pool.join()

@@ -411,7 +411,7 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    fn pause_listener(&mut self, token: Token, pause: bool) -> io::Result<()> {
+    pub(crate) fn pause_listener(&mut self, token: Token, pause: bool) -> io::Result<()> {
         let Some(slot) = self.slots.listener_mut(token) else { return Ok(()) };
         if std::mem::replace(&mut slot.paused, pause) == pause {
             return Ok(());
@@ -423,14 +423,12 @@ impl<S: 'static> Context<S> {
     fn watch_listener(&mut self, token: Token) -> io::Result<()> {
         let trigger = self.trigger;
         let Some(slot) = self.slots.listener_mut(token) else { return Ok(()) };
-        match slot.as_fd() {
-            Some(fd) => self.backend.modify(fd, token, slot.interest(), trigger),
-            None => {
-                // Somebody may have been put there meanwhile, and is not announced again.
-                self.make_ready(token);
-                Ok(())
-            }
+        if let Some(fd) = slot.as_fd() {
+            return self.backend.modify(fd, token, slot.interest(), trigger);
         }
+        // Somebody may wait at the door since, and is not announced again.
+        self.make_ready(token);
+        Ok(())
     }
 }
 

@@ -335,6 +335,32 @@ impl<S: 'static> PoolListener<S> {
         }
     }
 
+    /// Accepts nothing on any loop until [`resume`](Self::resume); see
+    /// [`Listener::pause`](crate::Listener::pause). Waits until all loops have paused.
+    ///
+    /// # Errors
+    ///
+    /// The first loop's that cannot; `Deadlock` on a thread of the pool.
+    pub fn pause(&self) -> io::Result<()> {
+        self.set_paused(|cx, token| cx.pause_listener(token, true))
+    }
+
+    /// Accepts again on all loops, those that wait first.
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self) -> io::Result<()> {
+        self.set_paused(|cx, token| cx.pause_listener(token, false))
+    }
+
+    fn set_paused(&self, f: fn(&mut Context<S>, Token) -> io::Result<()>) -> io::Result<()> {
+        self.loops.may_wait()?;
+        // A loop that is gone accepts nothing.
+        let outcomes: Vec<_> = self.ask(f).iter().map(|asked| answer(asked).unwrap_or(Ok(()))).collect();
+        outcomes.into_iter().collect()
+    }
+
     /// What each loop has counted, in order. A loop that is gone, and a listener that is closed,
     /// has zeros.
     ///

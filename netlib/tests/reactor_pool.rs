@@ -258,10 +258,28 @@ fn a_closed_listener_refuses_on_all_loops_and_its_connections_stay(kind: Backend
             })
             .unwrap();
         let mut clients: Vec<_> = (0..8).map(|_| peer(listener.local_addr())).collect();
-        clients.iter_mut().for_each(|client| drop(loop_of(client)));
+        for client in &mut clients {
+            loop_of(client);
+        }
         listener.close();
         assert_eq!(TcpStream::connect(listener.local_addr()).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         clients.iter_mut().for_each(echoes);
+    }
+}
+
+fn a_paused_listener_lets_peers_wait_and_serves_them_when_it_goes_on(kind: BackendKind) {
+    for spread in Spread::ALL {
+        let pool = start(kind, 2);
+        let listener = pool.listen(spread, ListenOptions::default());
+        listener.pause().unwrap();
+        let mut clients: Vec<_> = (0..6).map(|_| peer(listener.local_addr())).collect();
+        for _ in 0..20 {
+            // Each answer is a tick of every loop.
+            assert!(listener.stats().unwrap().iter().all(|of_loop| of_loop.accepted == 0), "{spread}");
+        }
+        listener.resume().unwrap();
+        clients.iter_mut().for_each(|client| assert!(loop_of(client) < 2));
+        pool.pool.stop().unwrap();
     }
 }
 
@@ -499,6 +517,7 @@ on_every_backend!(
     messages_to_a_connection_on_another_loop_arrive_in_order,
     a_layer_is_agreed_upon_on_the_loop_that_serves,
     a_closed_listener_refuses_on_all_loops_and_its_connections_stay,
+    a_paused_listener_lets_peers_wait_and_serves_them_when_it_goes_on,
     a_taken_port_is_one_error_and_the_pool_goes_on,
     when_one_loop_cannot_listen_none_does,
     loops_share_a_unix_socket,

@@ -54,7 +54,7 @@ fn one_life(kind: BackendKind, spread: Spread) {
     let options = PoolOptions { threads: 3, backend: Some(kind), fallback: false, ..PoolOptions::default() };
     let pool = ReactorPool::<()>::start(options, |_, _, _| Ok(())).unwrap();
     let before = count("fd");
-    let listener = pool.listen(local(), spread, ListenOptions::default(), |_, _, _| Some(Box::new(Greets))).unwrap();
+    let listener = pool.listen(local(), spread, ListenOptions::default(), |(), _, _| Some(Box::new(Greets))).unwrap();
     let mut clients: Vec<_> = (0..12).map(|_| peer(listener.local_addr())).collect();
     for client in &mut clients {
         client.read_exact(&mut [0]).unwrap();
