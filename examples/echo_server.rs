@@ -10,11 +10,13 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::mpsc;
 
 use clap::Parser;
 use netlib::codec::{LengthPrefixed, LengthWidth};
+use netlib::reactor_pool::{PoolOptions, Spread};
 use netlib::{BackendKind, Conn, Context, Decode, Frame, FrameError, FrameHandler, Framed, Handler};
-use netlib::{ListenOptions, Reactor, ReactorConfig, Signal, SignalFd};
+use netlib::{ListenOptions, Reactor, ReactorConfig, ReactorPool, Signal, SignalFd};
 
 /// The header of a frame, its length included.
 const HEADER: u64 = 16;
@@ -36,6 +38,9 @@ struct Options {
     /// Event loops, each on its own thread
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
+    /// How several loops share the connections: reuse-port, exclusive, hand-off
+    #[arg(long, value_name = "NAME", default_value_t)]
+    spread: Spread,
     /// Address to listen on
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     listen: IpAddr,
@@ -89,7 +94,8 @@ impl Decode for WholeFrames {
 fn main() -> ExitCode {
     env_logger::init();
     let options = Options::parse();
-    match serve(&options) {
+    let served = if options.threads == 1 { serve(&options) } else { serve_on_many(&options) };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("echo_server: cannot serve on {}:{}: {error}", options.listen, options.port);
@@ -105,11 +111,44 @@ fn serve(options: &Options) -> io::Result<()> {
     cx.on_signals(signals, |(), cx, _| cx.stop())?;
     let addr = SocketAddr::new(options.listen, options.port);
     let framed = options.framed;
-    let listener = cx.listen(addr, ListenOptions::default(), move |(), _, _| {
-        Some(if framed { Box::new(Framed::new(WholeFrames::new(), EchoFrames)) } else { Box::new(EchoBytes) })
-    })?;
+    let listener = cx.listen(addr, ListenOptions::default(), move |(), _, _| Some(echo(framed)))?;
     eprintln!("echoing on {} with {}", listener.local_addr(), cx.backend_name());
-    println!("ready");
-    io::stdout().flush()?;
+    ready()?;
     reactor.run(&mut ())
+}
+
+/// The same with several loops: each thread runs its own, and the first one looks after signals.
+fn serve_on_many(options: &Options) -> io::Result<()> {
+    // Blocked here, hence on the threads that are started from here; a signal waits until it is read.
+    let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?;
+    let threads = usize::from(options.threads);
+    let pool_options = PoolOptions { threads, backend: options.backend, ..PoolOptions::default() };
+    let pool = ReactorPool::<()>::start(pool_options, |_, _, _| Ok(()))?;
+    let addr = SocketAddr::new(options.listen, options.port);
+    let framed = options.framed;
+    let listener = pool.listen(addr, options.spread, ListenOptions::default(), move |(), _, _| Some(echo(framed)))?;
+    let loops = pool.remotes().to_vec();
+    let (tell, told) = mpsc::channel();
+    let watch = move |(): &mut (), cx: &mut Context<()>| {
+        let watched = cx.on_signals(signals, move |(), _, _| {
+            for remote in &loops {
+                remote.stop();
+            }
+        });
+        let _ = tell.send(watched); // main waits for it
+    };
+    pool.remotes()[0].post(watch).map_err(io::Error::other)?;
+    told.recv().map_err(io::Error::other)??;
+    eprintln!("echoing on {} with {threads} loops, {}", listener.local_addr(), options.spread);
+    ready()?;
+    pool.join()
+}
+
+fn echo(framed: bool) -> Box<dyn Handler<()>> {
+    if framed { Box::new(Framed::new(WholeFrames::new(), EchoFrames)) } else { Box::new(EchoBytes) }
+}
+
+fn ready() -> io::Result<()> {
+    println!("ready");
+    io::stdout().flush()
 }

@@ -549,6 +549,12 @@ impl<S: 'static> Remote<S> {
         self.outbox.stats()
     }
 
+    /// Asks the loop to [stop](Context::stop), beyond the queue's capacity if need be. False if it
+    /// takes no posts any more.
+    pub fn stop(&self) -> bool {
+        self.post_result(|_, cx| cx.stop())
+    }
+
     /// [`post`](Self::post) of something that was let in already, beyond the queue's
     /// capacity if need be. False if the reactor is gone.
     pub(crate) fn post_result(&self, f: impl FnOnce(&mut S, &mut Context<S>) + Send + 'static) -> bool {

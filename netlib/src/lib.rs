@@ -293,6 +293,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod adopt;
 pub mod backend;
 pub mod buffer;
 pub mod clock;
@@ -309,6 +310,7 @@ pub mod datagram;
 mod embed;
 pub mod event_queue;
 mod framed;
+mod hand_off;
 mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
@@ -319,6 +321,7 @@ mod per_address;
 mod race;
 mod rate;
 mod reactor;
+pub mod reactor_pool;
 mod remote_conn;
 mod resolver;
 mod slot;
@@ -350,6 +353,7 @@ pub use framed::{FrameHandler, Framed};
 pub use listener::{ListenOptions, Listener, ListenerStats};
 pub use rate::Rate;
 pub use reactor::{PanicPolicy, Phase, Reactor, ReactorConfig};
+pub use reactor_pool::ReactorPool;
 pub use remote_conn::RemoteConn;
 pub use resolver::{Resolve, SystemResolver};
 pub use source::{Ready, SourceId};

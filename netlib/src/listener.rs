@@ -14,6 +14,7 @@ use crate::backend::Interest;
 use crate::conn::{Conn, Group, Handler, State, flag};
 use crate::conn_options::ConnOptions;
 use crate::context::{Context, TimerTask};
+use crate::hand_off::{Intake, Turns};
 use crate::layer::LayerFactory;
 use crate::slot::{ConnSlot, Slot};
 use crate::socket::{self, Address, BindOptions, ListeningSocket, SocketOptions, Stream};
@@ -91,7 +92,7 @@ impl Default for ListenOptions {
 }
 
 impl ListenOptions {
-    fn bind_options(&self) -> BindOptions {
+    pub(crate) fn bind_options(&self) -> BindOptions {
         BindOptions {
             backlog: self.backlog,
             reuse_port: self.reuse_port,
@@ -146,7 +147,7 @@ struct Counts {
 /// ```
 #[derive(Clone)]
 pub struct Listener {
-    token: Token,
+    pub(crate) token: Token,
     local: Address,
     group: Rc<Group>,
     counts: Rc<Counts>,
@@ -165,8 +166,7 @@ impl Listener {
 
     /// What it has counted.
     pub fn stats(&self) -> ListenerStats {
-        let Counts { accepted, refused } = &*self.counts;
-        ListenerStats { accepted: accepted.get(), refused: refused.get(), live: self.connections() }
+        stats(&self.counts, &self.group)
     }
 
     /// Accepts nothing until [`resume`](Self::resume). Who connects waits in the kernel's queue, as
@@ -200,8 +200,14 @@ impl fmt::Debug for Listener {
     }
 }
 
+fn stats(counts: &Counts, group: &Group) -> ListenerStats {
+    ListenerStats { accepted: counts.accepted.get(), refused: counts.refused.get(), live: group.live.get() }
+}
+
 pub(crate) struct ListenerSlot<S: 'static> {
-    socket: ListeningSocket,
+    intake: Intake,
+    /// Other loops that get their share of what is accepted here.
+    turns: Option<Turns<S>>,
     /// Taken out while it runs.
     acceptor: Option<Acceptor<S>>,
     options: Rc<ListenOptions>,
@@ -217,8 +223,9 @@ pub(crate) struct ListenerSlot<S: 'static> {
 }
 
 impl<S: 'static> ListenerSlot<S> {
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+    /// None for a door, which is not watched.
+    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.intake.as_fd()
     }
 
     /// Whether it is registered for [exclusive wake-up](ListenOptions::exclusive).
@@ -234,7 +241,7 @@ impl<S: 'static> ListenerSlot<S> {
 
 impl<S: 'static> fmt::Debug for ListenerSlot<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListenerSlot").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("ListenerSlot").field("intake", &self.intake).finish_non_exhaustive()
     }
 }
 
@@ -271,29 +278,41 @@ impl<S: 'static> Context<S> {
         options: ListenOptions,
         acceptor: impl FnMut(&mut S, &mut Context<S>, &Conn) -> Option<Box<dyn Handler<S>>> + 'static,
     ) -> io::Result<Listener> {
-        let socket = socket.into();
-        socket.prepare()?;
-        let local = socket.local_addr()?;
+        self.add_listener(Intake::Socket(socket.into()), None, options, Box::new(acceptor))
+    }
+
+    pub(crate) fn add_listener(
+        &mut self,
+        intake: Intake,
+        turns: Option<Turns<S>>,
+        options: ListenOptions,
+        acceptor: Acceptor<S>,
+    ) -> io::Result<Listener> {
+        intake.prepare()?;
+        let local = intake.local_addr()?;
+        // A door accepts nothing, so it has no need of a reserve.
+        let reserve = intake.as_fd().and_then(|_| File::open("/dev/null").ok());
         let group = Group::new(&self.shared, options.conn.clone());
         let counts = Rc::new(Counts::default());
         let slot = ListenerSlot {
-            socket,
-            acceptor: Some(Box::new(acceptor)),
+            intake,
+            turns,
+            acceptor: Some(acceptor),
             options: Rc::new(options),
             group: Rc::clone(&group),
             counts: Rc::clone(&counts),
             paused: false,
-            reserve: File::open("/dev/null").ok(),
+            reserve,
             resting: None,
             ready: false,
         };
         let token = self.slots.insert_with(|_| Slot::Listener(Box::new(slot)));
         let trigger = self.trigger;
         let Some(slot) = self.slots.listener_mut(token) else { unreachable!("inserted above") };
-        let added = if slot.exclusive() {
-            self.backend.add_exclusive(slot.as_fd(), token, Interest::READABLE, trigger)
-        } else {
-            self.backend.add(slot.as_fd(), token, Interest::READABLE, trigger)
+        let added = match slot.as_fd() {
+            Some(fd) if slot.exclusive() => self.backend.add_exclusive(fd, token, Interest::READABLE, trigger),
+            Some(fd) => self.backend.add(fd, token, Interest::READABLE, trigger),
+            None => Ok(()),
         };
         if let Err(error) = added {
             self.slots.remove(token);
@@ -302,15 +321,21 @@ impl<S: 'static> Context<S> {
         Ok(Listener { token, local, group, counts })
     }
 
-    fn remove_listener(&mut self, token: Token) {
+    pub(crate) fn remove_listener(&mut self, token: Token) {
         if let Some(slot) = self.slots.listener_mut(token) {
             if let Some(rest) = slot.resting.take() {
                 self.timers.remove(rest);
             }
-            // The descriptor is closed right after, which forgets it in any case.
-            let _ = self.backend.remove(slot.socket.as_fd());
+            if let Some(fd) = slot.as_fd() {
+                // The descriptor is closed right after, which forgets it in any case.
+                let _ = self.backend.remove(fd);
+            }
             self.slots.remove(token);
         }
+    }
+
+    pub(crate) fn listener_stats(&mut self, token: Token) -> Option<ListenerStats> {
+        self.slots.listener_mut(token).map(|slot| stats(&slot.counts, &slot.group))
     }
 
     /// Accepts until the queue is empty or the budget is used up.
@@ -322,7 +347,7 @@ impl<S: 'static> Context<S> {
         for _ in 0..slot.options.accept_budget {
             // Looked up anew: the acceptor may have closed or paused its listener.
             let Some(slot) = self.slots.listener_mut(token).filter(|slot| !slot.paused) else { return };
-            match socket::accept_with(&slot.socket, &slot.options.socket) {
+            match slot.intake.accept(&slot.options.socket) {
                 Ok((stream, peer)) => self.accepted(state, token, stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // This peer gave up while it was queued; the next one may be fine.
@@ -335,6 +360,11 @@ impl<S: 'static> Context<S> {
 
     fn accepted(&mut self, state: &mut S, token: Token, stream: Stream, peer: Address) {
         let Some(slot) = self.slots.listener_mut(token) else { return };
+        let kept = match &mut slot.turns {
+            Some(turns) => turns.pass((stream, peer)),
+            None => Some((stream, peer)),
+        };
+        let Some((stream, peer)) = kept else { return };
         let most = slot.options.max_per_address;
         if slot.group.live.get() >= slot.options.max_connections || !slot.group.per_address.admits(&peer, most) {
             self.stats.refused += 1;
@@ -383,8 +413,10 @@ impl<S: 'static> Context<S> {
     /// descriptor, and accepting rests for a moment.
     fn rest_from_accepting(&mut self, token: Token, error: &io::Error) {
         let Some(slot) = self.slots.listener_mut(token) else { return };
+        // What comes through a door has its descriptor, so that never gets here.
+        let Intake::Socket(socket) = &slot.intake else { return };
         if slot.reserve.take().is_some() {
-            drop(socket::accept(&slot.socket));
+            drop(socket::accept(socket));
             slot.reserve = File::open("/dev/null").ok();
         }
         self.stats.accept_rests += 1;
@@ -393,7 +425,7 @@ impl<S: 'static> Context<S> {
         }
         let trigger = self.trigger;
         // If it fails the listener merely stays ready, and `resting` ignores that.
-        let _ = self.backend.modify(slot.socket.as_fd(), token, Interest::NONE, trigger);
+        let _ = self.backend.modify(socket.as_fd(), token, Interest::NONE, trigger);
         let rest = self.timers.insert(self.shared.now() + EXHAUSTED_REST, TimerTask::Accept(token));
         slot.resting = Some(rest);
     }
@@ -409,7 +441,7 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    fn pause_listener(&mut self, token: Token, pause: bool) -> io::Result<()> {
+    pub(crate) fn pause_listener(&mut self, token: Token, pause: bool) -> io::Result<()> {
         let Some(slot) = self.slots.listener_mut(token) else { return Ok(()) };
         if std::mem::replace(&mut slot.paused, pause) == pause {
             return Ok(());
@@ -421,7 +453,12 @@ impl<S: 'static> Context<S> {
     fn watch_listener(&mut self, token: Token) -> io::Result<()> {
         let trigger = self.trigger;
         let Some(slot) = self.slots.listener_mut(token) else { return Ok(()) };
-        self.backend.modify(slot.as_fd(), token, slot.interest(), trigger)
+        if let Some(fd) = slot.as_fd() {
+            return self.backend.modify(fd, token, slot.interest(), trigger);
+        }
+        // Somebody may wait at the door since, and is not announced again.
+        self.make_ready(token);
+        Ok(())
     }
 }
 

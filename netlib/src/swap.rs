@@ -83,10 +83,13 @@ fn add<S: 'static>(backend: &mut dyn Backend, token: Token, slot: &Slot<S>, trig
             // Not registered yet.
             _ => Ok(()),
         },
-        Slot::Listener(slot) if slot.exclusive() && backend.caps().exclusive_wakeup => {
-            backend.add_exclusive(slot.as_fd(), token, slot.interest(), trigger)
-        }
-        Slot::Listener(slot) => backend.add(slot.as_fd(), token, slot.interest(), trigger),
+        Slot::Listener(slot) => match slot.as_fd() {
+            Some(fd) if slot.exclusive() && backend.caps().exclusive_wakeup => {
+                backend.add_exclusive(fd, token, slot.interest(), trigger)
+            }
+            Some(fd) => backend.add(fd, token, slot.interest(), trigger),
+            None => Ok(()),
+        },
         Slot::Datagram(slot) => slot.add_to(backend, token, trigger),
         Slot::Source(slot) => match &slot.source {
             Some(source) => backend.add(source.fd(), token, slot.interest, trigger),

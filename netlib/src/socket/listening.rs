@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, connect, getsockname, listen, socket_with, sockopt};
@@ -51,7 +52,7 @@ impl Default for BindOptions {
 }
 
 /// A socket that listens. Dropping it closes it and removes a Unix socket's file, if that is still
-/// its own.
+/// its own; with clones, the last one does.
 ///
 /// Thread rule: it may be sent to the thread that uses it.
 ///
@@ -68,7 +69,7 @@ pub struct ListeningSocket {
     fd: OwnedFd,
     /// Removes the file when it is dropped.
     #[allow(dead_code)]
-    file: Option<SocketFile>,
+    file: Option<Arc<SocketFile>>,
 }
 
 impl ListeningSocket {
@@ -126,7 +127,12 @@ impl ListeningSocket {
             fs::set_permissions(&file.path, Permissions::from_mode(mode))?;
         }
         listen(&fd, options.backlog)?;
-        Ok(Self { fd, file })
+        Ok(Self { fd, file: file.map(Arc::new) })
+    }
+
+    /// Another descriptor of the same socket: both accept from one queue.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, file: self.file.clone() })
     }
 
     /// Where it listens.

@@ -130,6 +130,18 @@ impl Stream {
         }
     }
 
+    /// Makes a socket that came from elsewhere one like those made here.
+    pub(crate) fn take_over(&self, options: &SocketOptions) -> io::Result<()> {
+        rustix::io::ioctl_fionbio(&self.fd, true)?;
+        rustix::io::fcntl_setfd(&self.fd, rustix::io::FdFlags::CLOEXEC)?;
+        let family = sockopt::socket_domain(&self.fd)?;
+        if let Err(error) = options.apply(&self.fd, family, false) {
+            // As with an accepted one: refused if the peer has reset the connection already.
+            log::debug!("options of an adopted connection: {error}");
+        }
+        Ok(())
+    }
+
     /// How a connect ended: None while it is under way. One that reached itself
     /// ([`is_self_connected`](Self::is_self_connected)) counts as refused.
     pub(crate) fn connect_outcome(&self) -> Option<io::Result<()>> {
