@@ -112,6 +112,7 @@ impl World {
             ..ReactorConfig::default()
         };
         let mut reactor = Reactor::new(config).unwrap();
+        support::runs_on(&mut reactor, kind);
         let listener = socket::bind_tcp(local(), 64).unwrap();
         let addr = listener.local_addr().unwrap();
         let options = http::ServerOptions { date: false, ..http::ServerOptions::default() };

@@ -77,9 +77,10 @@ pub fn upgrade_exchange<S: 'static>(
 }
 
 fn refused<S: 'static>(cx: &mut Context<S>, exchange: &Exchange, refuse: &Refuse) {
-    let mut answer = refuse.headers().iter().fold(Response::new(refuse.status()), |answer, (name, value)| {
-        answer.header(name, value)
-    });
+    let mut answer = refuse
+        .headers()
+        .iter()
+        .fold(Response::new(refuse.status()), |answer, (name, value)| answer.header(name, value));
     if exchange.head().has_element("upgrade", "websocket") {
         answer = answer.header("Connection", "close");
     }
