@@ -25,8 +25,9 @@ const MAX_FRAME: u64 = 1 << 20;
 #[derive(Parser)]
 #[command(version, about, long_about = None)]
 struct Options {
-    /// How to wait for sockets: mio, epoll-lt, epoll-et, poll, select, uring-poll
-    #[arg(long, value_name = "NAME", env = BackendKind::ENV)]
+    /// How to wait for sockets: mio, epoll-lt, epoll-et, poll, select, uring-poll; by default what NETLIB_BACKEND
+    /// names, or else mio
+    #[arg(long, value_name = "NAME")]
     backend: Option<BackendKind>,
     /// Echo frames: a big-endian 32-bit total length, then the rest of a 16-byte header, then
     /// the body
@@ -51,6 +52,10 @@ impl Handler<()> for EchoBytes {
         let _ = conn.send_slice(input);
         input.len()
     }
+
+    fn watches_flushes(&self) -> bool {
+        false
+    }
 }
 
 struct EchoFrames;
@@ -58,6 +63,10 @@ struct EchoFrames;
 impl FrameHandler<()> for EchoFrames {
     fn on_frame(&mut self, (): &mut (), _: &mut Context<()>, conn: &Conn, frame: &[u8]) {
         let _ = conn.send_slice(frame);
+    }
+
+    fn watches_flushes(&self) -> bool {
+        false
     }
 }
 

@@ -41,8 +41,9 @@ struct Options {
     /// Clients at a time
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=5000))]
     clients: u32,
-    /// How to wait for sockets, on both sides
-    #[arg(long, value_name = "NAME", env = BackendKind::ENV)]
+    /// How to wait for sockets, on both sides; by default what NETLIB_BACKEND
+    /// names, or else mio
+    #[arg(long, value_name = "NAME")]
     backend: Option<BackendKind>,
     /// Where the faults come from; the same seed makes the same decisions
     #[arg(long, default_value_t = 2015)]

@@ -45,8 +45,10 @@ const KEPT_CAPACITY: usize = 64 << 10;
 /// ```
 #[derive(Debug)]
 pub struct OutputBuffer {
+    /// So many of the copied bytes come before all pieces. Mostly they are all there is.
+    lead: usize,
     pieces: VecDeque<Piece>,
-    /// The bytes of all [`Piece::Copied`], from `copied_start` on.
+    /// The bytes of `lead` and of all [`Piece::Copied`], from `copied_start` on.
     copied: Vec<u8>,
     copied_start: usize,
     /// Of all pieces.
@@ -91,7 +93,15 @@ pub struct Progress {
 impl OutputBuffer {
     /// Empty.
     pub const fn new() -> Self {
-        Self { pieces: VecDeque::new(), copied: Vec::new(), copied_start: 0, len: 0, in_memory: 0, allowance: u64::MAX }
+        Self {
+            lead: 0,
+            pieces: VecDeque::new(),
+            copied: Vec::new(),
+            copied_start: 0,
+            len: 0,
+            in_memory: 0,
+            allowance: u64::MAX,
+        }
     }
 
     /// Bytes that wait, those of files included.
@@ -128,8 +138,9 @@ impl OutputBuffer {
         self.in_memory += bytes.len();
         self.copied.extend_from_slice(bytes);
         match self.pieces.back_mut() {
+            None => self.lead += bytes.len(),
             Some(Piece::Copied(len)) => *len += bytes.len(),
-            _ => self.pieces.push_back(Piece::Copied(bytes.len())),
+            Some(_) => self.pieces.push_back(Piece::Copied(bytes.len())),
         }
     }
 
@@ -154,6 +165,7 @@ impl OutputBuffer {
         if self.pieces.capacity() > MAX_PIECES {
             self.pieces = VecDeque::new();
         }
+        self.lead = 0;
         self.copied_start = 0;
         self.len = 0;
         self.in_memory = 0;
@@ -172,19 +184,24 @@ impl OutputBuffer {
     /// Offers the kernel what waits, in one system call of at most 64 pieces. "Would block" is
     /// progress of 0 bytes; errors are those of the stream, and of a file at the front.
     pub fn write_to(&mut self, stream: &Stream) -> io::Result<Progress> {
+        if self.allowance == 0 {
+            return Ok(Progress { written: 0, blocked: false });
+        }
         let (offered, result) = match self.pieces.front() {
-            _ if self.allowance == 0 => return Ok(Progress { written: 0, blocked: false }),
-            None => return Ok(Progress { written: 0, blocked: false }),
+            None => {
+                let offered = &self.copied[self.copied_start..][..self.allowed(self.lead)];
+                if offered.is_empty() {
+                    return Ok(Progress { written: 0, blocked: false });
+                }
+                (offered.len(), stream.write(offered))
+            }
+            Some(_) if self.lead > 0 => self.write_vectored(stream),
             Some(Piece::File(part)) => {
                 let offered = self.allowed(part.len.min(FILE_CHUNK) as usize);
                 (offered, send_file(stream, part, offered))
             }
             Some(Piece::Shared(bytes)) if self.pieces.len() == 1 => {
                 let offered = &bytes[..self.allowed(bytes.len())];
-                (offered.len(), stream.write(offered))
-            }
-            Some(Piece::Copied(len)) if self.pieces.len() == 1 => {
-                let offered = &self.copied[self.copied_start..][..self.allowed(*len)];
                 (offered.len(), stream.write(offered))
             }
             Some(_) => self.write_vectored(stream),
@@ -201,17 +218,14 @@ impl OutputBuffer {
     fn write_vectored(&self, stream: &Stream) -> (usize, io::Result<usize>) {
         let mut slices = [IoSlice::new(&[]); MAX_PIECES];
         let (mut offered, mut count) = (0, 0);
-        let mut copied = &self.copied[self.copied_start..];
-        for (slot, piece) in slices.iter_mut().zip(&self.pieces) {
-            let bytes: &[u8] = match piece {
-                Piece::Shared(bytes) => bytes,
-                Piece::Copied(len) => {
-                    let (now, later) = copied.split_at(*len);
-                    copied = later;
-                    now
-                }
-                Piece::File(_) => break,
-            };
+        let (lead, mut copied) = self.copied[self.copied_start..].split_at(self.lead);
+        let lead = (!lead.is_empty()).then_some(lead);
+        let pieces = self.pieces.iter().map_while(|piece| match piece {
+            Piece::Shared(bytes) => Some(&bytes[..]),
+            Piece::Copied(len) => copied.split_off(..*len),
+            Piece::File(_) => None,
+        });
+        for (slot, bytes) in slices.iter_mut().zip(lead.into_iter().chain(pieces)) {
             let left = self.allowed(usize::MAX) - offered;
             let bytes = &bytes[..bytes.len().min(left)];
             *slot = IoSlice::new(bytes);
@@ -225,7 +239,9 @@ impl OutputBuffer {
     /// [layers](crate::layer), which encode them. A part of a file is read into memory for this
     /// (it blocks as reading a file does); errors are those of reading it.
     pub fn chunk(&mut self) -> io::Result<&[u8]> {
-        if let Some(Piece::File(part)) = self.pieces.front_mut() {
+        if self.lead == 0
+            && let Some(Piece::File(part)) = self.pieces.front_mut()
+        {
             let bytes = load(part)?;
             self.in_memory += bytes.len();
             if part.len == 0 {
@@ -234,6 +250,7 @@ impl OutputBuffer {
             self.pieces.push_front(Piece::Shared(bytes));
         }
         let chunk: &[u8] = match self.pieces.front() {
+            _ if self.lead > 0 => &self.copied[self.copied_start..][..self.lead],
             Some(Piece::Shared(bytes)) => bytes,
             Some(Piece::Copied(len)) => &self.copied[self.copied_start..][..*len],
             Some(Piece::File(_)) | None => &[],
@@ -244,16 +261,17 @@ impl OutputBuffer {
     /// Forgets the first `count` bytes: they were written, or encoded.
     pub fn advance(&mut self, count: usize) {
         if count as u64 >= self.len {
-            if let [Piece::Copied(_)] = self.pieces.as_slices().0 {
-                self.pieces.pop_front(); // cheaper than clearing the deque, and all there is mostly
-            }
             return self.clear();
         }
         self.len -= count as u64;
         if self.allowance != u64::MAX {
             self.allowance = self.allowance.saturating_sub(count as u64);
         }
-        let mut left = count;
+        let lead = count.min(self.lead);
+        self.lead -= lead;
+        self.copied_start += lead;
+        self.in_memory -= lead;
+        let mut left = count - lead;
         while left > 0 {
             let Some(piece) = self.pieces.front_mut() else { return };
             let (taken, used_up) = match piece {
@@ -428,7 +446,7 @@ mod tests {
         let (stream, mut peer) = pair();
         let mut output = OutputBuffer::new();
         (0..100).for_each(|n| output.push_slice(&numbered(n * 3, 3)));
-        assert_eq!(output.pieces.len(), 1);
+        assert!(output.pieces.is_empty());
         assert_eq!(output.write_to(&stream).unwrap(), Progress { written: 300, blocked: false });
         let mut received = [0; 300];
         peer.read_exact(&mut received).unwrap();

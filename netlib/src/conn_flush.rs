@@ -32,7 +32,7 @@ impl<S: 'static> Context<S> {
             if conn.0.state.get() == State::Open {
                 self.watermarks(state, token, &conn);
             }
-            if conn.0.state.get() == State::Open && conn.queued() == 0 {
+            if conn.0.state.get() == State::Open && conn.queued() == 0 && self.watches_flushes(token) {
                 self.notify(state, token, &conn, Handler::on_flushed);
             }
         } else if conn.has_output() {
@@ -65,6 +65,11 @@ impl<S: 'static> Context<S> {
             State::Lingering => Self::write_on(&conn),
             State::Connecting | State::Handshaking | State::Dead => {}
         }
+    }
+
+    fn watches_flushes(&mut self, token: Token) -> bool {
+        let slot = self.slots.conn_mut(token);
+        slot.and_then(|slot| slot.handler.as_ref()).is_some_and(|handler| handler.watches_flushes())
     }
 
     fn write(&mut self, token: Token, conn: &Conn) {

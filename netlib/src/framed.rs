@@ -51,6 +51,11 @@ pub trait FrameHandler<S: 'static>: 'static {
     /// See [`Handler::on_flushed`].
     fn on_flushed(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
 
+    /// See [`Handler::watches_flushes`].
+    fn watches_flushes(&self) -> bool {
+        true
+    }
+
     /// See [`Handler::on_timer`].
     fn on_timer(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, timer: TimerId) {}
 
@@ -111,7 +116,7 @@ where
     fn on_data(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, input: &[u8]) -> usize {
         let mut used = 0;
         let mut frames = 0;
-        while conn.wants_input() {
+        while used < input.len() && conn.wants_input() {
             if frames == FRAMES_PER_TURN {
                 cx.make_ready(conn.id());
                 break;
@@ -150,6 +155,10 @@ where
 
     fn on_flushed(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
         self.handler.on_flushed(state, cx, conn);
+    }
+
+    fn watches_flushes(&self) -> bool {
+        self.handler.watches_flushes()
     }
 
     fn on_timer(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, timer: TimerId) {

@@ -87,7 +87,8 @@
 //! # Embedding
 //!
 //! Where the kernel keeps the registrations, [`Backend::as_fd`] is a descriptor that is readable
-//! while a wait would return at once, so that another loop can watch this one. A mechanism may
+//! while a wait would return at once, and at times once more, so that another loop can watch this
+//! one. A mechanism may
 //! collect changes and hand them over with its next wait; before the other loop goes to sleep,
 //! [`Backend::flush`] hands them over without one. poll and select keep nothing in the kernel
 //! between two waits, so they have no such descriptor (`None`): a loop on them can be embedded

@@ -18,6 +18,7 @@
 //! * `IORING_OP_POLL_REMOVE` fails while an event is on its way; `IORING_OP_ASYNC_CANCEL` does not.
 #![allow(unsafe_code)]
 
+use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -28,6 +29,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
 use super::{Backend, Caps, Event, Interest, Trigger, already_registered, not_registered, poll};
+use crate::sys::WakeFd;
 use crate::token::Token;
 
 /// Changes that wait for the next system call; more make one of their own.
@@ -42,6 +44,9 @@ const ENDLESS: Duration = Duration::from_secs(1 << 30);
 
 pub(super) struct UringBackend {
     ring: IoUring,
+    /// What another loop watches, once one has asked. The ring's own descriptor will not do: the
+    /// kernel makes completions during our waits, and until then wakes nobody who polls the ring.
+    bell: OnceCell<WakeFd>,
     /// Indexed by descriptor.
     registrations: Vec<Option<Registration>>,
     sequence: u32,
@@ -82,6 +87,7 @@ impl UringBackend {
         }
         let mut backend = Self {
             ring,
+            bell: OnceCell::new(),
             registrations: Vec::new(),
             sequence: 0,
             ready: Vec::new(),
@@ -331,6 +337,10 @@ impl Backend for UringBackend {
         events.clear();
         let mut left = timeout.filter(|timeout| *timeout < ENDLESS);
         let deadline = left.map(|left| Instant::now() + left);
+        // Before the look at the queue: what comes behind it rings again.
+        if let Some(bell) = self.bell.get() {
+            bell.acknowledge()?;
+        }
         loop {
             self.rearm()?;
             let want = if left == Some(Duration::ZERO) || !self.ready.is_empty() { 0 } else { 1 + self.zombies };
@@ -360,8 +370,13 @@ impl Backend for UringBackend {
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        // SAFETY: The ring's descriptor is open for as long as the ring, which the result borrows.
-        Some(unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
+        if self.bell.get().is_none() {
+            let bell = WakeFd::new().ok()?;
+            self.ring.submitter().register_eventfd(bell.as_fd().as_raw_fd()).ok()?;
+            bell.signal().ok()?; // for what has completed already
+            self.bell.set(bell).ok()?;
+        }
+        self.bell.get().map(AsFd::as_fd)
     }
 }
 

@@ -32,7 +32,7 @@
 //! let listening = ListenOptions { layer: Some(server), ..ListenOptions::default() };
 //! let listener = reactor
 //!     .context()
-//!     .listen("127.0.0.1:0".parse()?, listening, |(), _, _| Some(Box::new(Echo)))?;
+//!     .listen("127.0.0.1:0".parse::<std::net::SocketAddr>()?, listening, |(), _, _| Some(Box::new(Echo)))?;
 //! let connecting = ConnectOptions { layer: Some(client), ..ConnectOptions::default() };
 //! reactor.context().connect(listener.local_addr(), connecting, Box::new(Echo));
 //! # Ok(())

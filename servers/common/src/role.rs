@@ -108,13 +108,14 @@ pub fn spawn<S: Role>(
     let (ready_sender, ready) = mpsc::channel();
     let (remote_sender, remote) = mpsc::sync_channel(1);
     let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let mut reactor = match Reactor::<S>::new(ReactorConfig { panics: PanicPolicy::Propagate, ..ReactorConfig::default() }) {
-            Ok(reactor) => reactor,
-            Err(error) => {
-                let _ = remote_sender.send(Err(error));
-                return;
-            }
-        };
+        let mut reactor =
+            match Reactor::<S>::new(ReactorConfig { panics: PanicPolicy::Propagate, ..ReactorConfig::default() }) {
+                Ok(reactor) => reactor,
+                Err(error) => {
+                    let _ = remote_sender.send(Err(error));
+                    return;
+                }
+            };
         let _ = remote_sender.send(Ok(reactor.context().remote()));
         let who = format!("the loop of {name}");
         match or_exit(&who, || run(&mut reactor, setup, ready_sender)) {
