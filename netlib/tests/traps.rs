@@ -150,9 +150,9 @@ fn write_readiness_survives_changes_of_interest(kind: BackendKind) {
     // Between any two looks at the socket its registration changes.
     drive(&mut reactor, &mut log, "all of it", |_| {
         if turns % 2 == 0 {
-            conn.pause()
+            conn.pause();
         } else {
-            conn.resume()
+            conn.resume();
         }
         turns += 1;
         read_some(&mut client, &mut taken);
