@@ -14,6 +14,7 @@ mod results;
 mod stats;
 mod timers;
 mod tokio_echo;
+mod udp;
 mod uring_echo;
 mod wake;
 
@@ -41,6 +42,12 @@ enum Bench {
     Timers(timers::Args),
     /// Posts from 1 and 16 threads: latency and cost, beside std's mpsc
     Wake(wake::Args),
+    /// UDP echo of 1,200 bytes: packets per second, system calls and CPU per packet
+    Udp {
+        /// A second per load
+        #[arg(long)]
+        quick: bool,
+    },
     /// Put the figures of a result file into docs/benchmarks.md
     Report(report::Args),
     /// Run one of the servers that live in this binary (the suite starts them itself)
@@ -58,6 +65,7 @@ fn main() -> ExitCode {
         Bench::Fairness(args) => fairness::run(&args),
         Bench::Timers(args) => timers::run(&args),
         Bench::Wake(args) => wake::run(&args),
+        Bench::Udp { quick } => udp::run(quick),
         Bench::Report(args) => report::run(&args),
         Bench::Peer { name, port } => peer(&name, port),
     };

@@ -58,7 +58,7 @@ pub(crate) fn build(peer: Peer, echo_server: Option<&Path>) -> Outcome<Built> {
     let mut named = None;
     let (program, args) = match peer.program {
         Program::Netlib(backend) => {
-            let program = echo_server.map_or_else(build_echo_server, |path| Ok(path.to_owned()))?;
+            let program = echo_server.map_or_else(|| build_example("echo_server"), |path| Ok(path.to_owned()))?;
             named = (!backend.is_empty()).then_some(backend);
             let backend = named.iter().flat_map(|name| ["--backend", name]);
             (program, backend.chain(["--framed"]).map(str::to_owned).collect())
@@ -72,16 +72,16 @@ pub(crate) fn build(peer: Peer, echo_server: Option<&Path>) -> Outcome<Built> {
 }
 
 /// Fresh from the sources: a stale binary would be measured without a word.
-fn build_echo_server() -> Outcome<PathBuf> {
+pub(crate) fn build_example(name: &str) -> Outcome<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
-        .args(["build", "--release", "--quiet", "-p", "netlib-examples", "--example", "echo_server"])
+        .args(["build", "--release", "--quiet", "-p", "netlib-examples", "--example", name])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()?;
     if !built.success() {
-        return Err("the example echo_server does not build".into());
+        return Err(format!("the example {name} does not build").into());
     }
-    Ok(target_dir()?.join("release/examples/echo_server"))
+    Ok(target_dir()?.join("release/examples").join(name))
 }
 
 fn compile(source: &str, libraries: &[&str]) -> Outcome<PathBuf> {

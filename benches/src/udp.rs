@@ -9,18 +9,18 @@
 //! System calls are counted by the kernel (perf's tracepoint `raw_syscalls:sys_enter`), CPU time is the kernel's
 //! too (`schedstat`).
 
-use std::error::Error;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 use netlib::DatagramSocket;
 use netlib::datagram::{BindOptions, Flushed, Outgoing, QueuePolicy, ReceiveBatch, SendBatch, SendQueue};
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
+use crate::Outcome;
+use crate::peers::build_example;
 
 const SIZE: usize = 1200;
 const RATE: usize = 100_000;
@@ -50,6 +50,7 @@ enum Load {
 /// Measures and prints. True if 100,000 packets/s came back through one socket.
 pub(crate) fn run(quick: bool) -> Outcome<bool> {
     let time = if quick { Duration::from_secs(1) } else { Duration::from_secs(4) };
+    let binary = build_example("udp_echo")?;
     // Children inherit it. Needs a privilege, and a quiet machine needs no priority.
     let eager = command("renice", &["-n", "-10", "-p", &std::process::id().to_string()]).is_ok();
     let pinned = command("taskset", &["-cp", "1", &std::process::id().to_string()]).is_ok();
@@ -62,7 +63,7 @@ pub(crate) fn run(quick: bool) -> Outcome<bool> {
     for peers in [1, 50] {
         for load in [Load::Paced, Load::Windowed] {
             for variant in &VARIANTS {
-                let mut server = Server::start(variant, pinned)?;
+                let mut server = Server::start(&binary, variant, pinned)?;
                 let figures = measure(&mut server, peers, &load, time)?;
                 reached |= figures.rate() >= 0.99 * RATE as f64;
                 figures.print(variant, peers, &load);
@@ -167,9 +168,12 @@ impl Peers {
             if came > 0 {
                 last_heard = Instant::now();
             } else if matches!(load, Load::Windowed) && last_heard.elapsed() > SILENCE {
-                return Err(
-                    format!("nothing comes back of {} packets on their way to {}", sent.saturating_sub(back), self.server).into()
-                );
+                return Err(format!(
+                    "nothing comes back of {} packets on their way to {}",
+                    sent.saturating_sub(back),
+                    self.server
+                )
+                .into());
             }
         }
         let elapsed = start.elapsed();
@@ -231,13 +235,12 @@ struct Server {
 }
 
 impl Server {
-    fn start(variant: &Variant, pinned: bool) -> Outcome<Self> {
-        let binary = binary()?;
+    fn start(binary: &Path, variant: &Variant, pinned: bool) -> Outcome<Self> {
         // Free a moment ago; whoever takes it meanwhile makes the server fail, not the figures wrong.
         let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
-        let mut command = if pinned { Command::new("taskset") } else { Command::new(&binary) };
+        let mut command = if pinned { Command::new("taskset") } else { Command::new(binary) };
         if pinned {
-            command.args(["-c", "0"]).arg(&binary);
+            command.args(["-c", "0"]).arg(binary);
         }
         command.args(variant.arguments).args(["--port", &address.port().to_string()]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -255,17 +258,6 @@ impl Drop for Server {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// The server beside this very binary.
-fn binary() -> Outcome<PathBuf> {
-    let path = env::current_exe()?.with_file_name("examples").join("udp_echo");
-    if path.exists() {
-        Ok(path)
-    } else {
-        Err(format!("{} is missing: cargo build --release -p netlib-examples --example udp_echo", path.display())
-            .into())
     }
 }
 

@@ -8,10 +8,11 @@ use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use netlib::backend::BackendKind;
+use netlib::clock::{Clock, ManualClock};
 use netlib::codec::{LengthPrefixed, LengthWidth};
 use netlib::{
     Backoff, CloseReason, Conn, ConnOptions, ConnectOptions, Context, FrameError, FrameHandler, Framed, Handler,
-    ListenOptions, OutputPolicy, Reactor,
+    ListenOptions, OutputPolicy, Reactor, ReactorConfig,
 };
 use support::{drive, frame, local, peer, reactor, read_some};
 
@@ -825,35 +826,62 @@ fn the_accept_budget_holds_per_tick(kind: BackendKind) {
     drop(clients);
 }
 
+/// The clock moves only when the peer has taken something, so that a busy machine changes nothing.
 fn an_orderly_close_lasts_as_long_as_the_peer_takes_its_bytes(kind: BackendKind) {
-    let linger = Duration::from_millis(60);
-    let options = ConnOptions { output_limit: 64 << 20, linger, ..ConnOptions::default() };
-    let (mut reactor, mut log, addr) = setup(kind, options);
+    const TOTAL: usize = 24 << 20;
+    let linger = Duration::from_secs(5);
+    let clock = ManualClock::new();
+    let config = ReactorConfig {
+        backend: Some(kind),
+        fallback: false,
+        clock: Box::new(clock.clone()),
+        ..ReactorConfig::default()
+    };
+    let mut reactor = Reactor::new(config).unwrap();
+    support::runs_on(&mut reactor, kind);
+    let mut log = Log::default();
+    let addr = serve(&mut reactor, ConnOptions { output_limit: 64 << 20, linger, ..ConnOptions::default() });
     let mut client = peer(addr);
     drive(&mut reactor, &mut log, "the connection", |log| log.opened.len() == 1);
-    log.opened[0].send(vec![0; 24 << 20]).unwrap();
-    log.opened[0].close();
-    let start = Instant::now();
-    let mut taken = Vec::new();
-    let mut ended = false;
-    // A megabyte a time, slower than the linger time would allow for all of it.
+    let conn = log.opened[0].clone();
+    conn.send(vec![0; TOTAL]).unwrap();
+    conn.close();
+    let begin = clock.now();
+    let (mut taken, mut ended, mut given) = (Vec::new(), false, 0);
     while !ended {
-        assert!(start.elapsed() < support::DEADLINE);
-        reactor.run_once(&mut log, Some(Duration::from_millis(5))).unwrap();
-        client.set_nonblocking(true).unwrap();
-        let mut buffer = vec![0; 1 << 20];
-        match client.read(&mut buffer) {
-            Ok(0) => ended = true,
-            Ok(count) => taken.extend_from_slice(&buffer[..count]),
-            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        // Two thirds of a linger time for as little as makes room for more.
+        drive(&mut reactor, &mut log, "progress", |_| {
+            ended = read_some(&mut client, &mut taken);
+            ended || conn.queued() == 0 || conn.bytes_out() > given + (1 << 20)
+        });
+        if conn.queued() > 0 {
+            given = conn.bytes_out();
+            clock.advance(linger * 2 / 3);
         }
     }
-    assert_eq!(taken.len(), 24 << 20);
-    // And a peer that takes nothing is given up.
+    assert_eq!(taken.len(), TOTAL);
+    let lasted = clock.now() - begin;
+    assert!(lasted > linger * 3, "{lasted:?} are not longer than one linger time of {linger:?}");
+    drop(client);
+    settle(&mut reactor, &mut log);
+    // And a peer that takes nothing is given up, but not before its time.
     let stuck = peer(addr);
     drive(&mut reactor, &mut log, "the second", |log| log.opened.len() == 2);
-    log.opened[1].send(vec![0; 24 << 20]).unwrap();
+    log.opened[1].send(vec![0; TOTAL]).unwrap();
     log.opened[1].close();
-    settle(&mut reactor, &mut log);
+    let mut before = None;
+    drive(&mut reactor, &mut log, "full buffers of the kernel", |log| {
+        let given = Some(log.opened[1].bytes_out());
+        log.closed.len() == 2 && std::mem::replace(&mut before, given) == given
+    });
+    assert_eq!(reactor.context().connections(), 1);
+    // At the end of the first it is seen to have taken something, by the kernel's buffers.
+    for _ in 0..2 {
+        clock.advance(linger);
+        for _ in 0..2 {
+            reactor.run_once(&mut log, Some(Duration::ZERO)).unwrap();
+        }
+    }
+    assert_eq!(reactor.context().connections(), 0);
     drop(stuck);
 }

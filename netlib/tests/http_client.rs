@@ -70,6 +70,7 @@ impl World {
         let clock = ManualClock::new();
         let config = ReactorConfig { backend: Some(kind), clock: Box::new(clock.clone()), ..ReactorConfig::default() };
         let mut reactor = Reactor::new(config).unwrap();
+        support::runs_on(&mut reactor, kind);
         let listener = socket::bind_tcp(local(), 64).unwrap();
         let addr = listener.local_addr().unwrap();
         let options = ServerOptions { max_body: 1 << 30, ..ServerOptions::default() };

@@ -158,6 +158,7 @@ impl World {
     fn with(kind: BackendKind, time: Box<dyn Clock>, clock: ManualClock, options: ServerOptions) -> Self {
         let config = ReactorConfig { backend: Some(kind), clock: time, ..ReactorConfig::default() };
         let mut reactor = Reactor::new(config).unwrap();
+        support::runs_on(&mut reactor, kind);
         let listener = socket::bind_tcp(local(), 64).unwrap();
         let addr = listener.local_addr().unwrap();
         http::serve_with(reactor.context(), listener, options, serve).unwrap();

@@ -176,6 +176,16 @@ impl Refuse {
         body.clone_into(&mut self.body);
         self
     }
+
+    #[cfg(feature = "http")]
+    pub(super) fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    #[cfg(feature = "http")]
+    pub(super) fn text(&self) -> &str {
+        &self.body
+    }
 }
 
 /// The answer as it goes over the wire.

@@ -53,6 +53,8 @@
 //! [`WsHandler::on_close`].
 
 mod client;
+#[cfg(feature = "http")]
+mod exchange;
 mod frame;
 mod handshake;
 mod server;
@@ -66,6 +68,8 @@ use bytes::Bytes;
 use crate::{CloseReason, Context, TimerId};
 
 pub use client::{ClientOptions, client, connect};
+#[cfg(feature = "http")]
+pub use exchange::upgrade_exchange;
 pub use handshake::{Refuse, UpgradeRequest, Url, UrlError};
 pub use server::{Accept, ServerOptions, Upgrade, accept, upgrade};
 pub use socket::{Prepared, WebSocket};

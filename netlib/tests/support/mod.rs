@@ -23,18 +23,20 @@ pub fn reactor<S: 'static>(kind: BackendKind) -> Reactor<S> {
         ..ReactorConfig::default()
     };
     let mut reactor = Reactor::new(config).expect("a reactor");
-    announce(kind);
-    assert_eq!(reactor.context().backend_name(), kind.name());
+    runs_on(&mut reactor, kind);
     reactor
 }
 
-/// Says once per test program that a back end runs, past the harness, which keeps what `eprintln` says.
-fn announce(kind: BackendKind) {
+/// Fails if it is another back end, and says once per test program that this one runs, past the harness, which keeps
+/// what `eprintln` says.
+pub fn runs_on<S: 'static>(reactor: &mut Reactor<S>, kind: BackendKind) {
     static SAID: Mutex<Vec<BackendKind>> = Mutex::new(Vec::new());
+    assert_eq!(reactor.context().backend_name(), kind.name());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if !said.contains(&kind) {
         said.push(kind);
-        let _ = writeln!(std::io::stderr(), "runs on the back end {kind}");
+        // In one write, lest it mixes with the harness's lines.
+        let _ = std::io::stderr().write_all(format!("runs on the back end {kind}\n").as_bytes());
     }
 }
 
