@@ -172,10 +172,12 @@ impl OutputBuffer {
     /// Offers the kernel what waits, in one system call of at most 64 pieces. "Would block" is
     /// progress of 0 bytes; errors are those of the stream, and of a file at the front.
     pub fn write_to(&mut self, stream: &Stream) -> io::Result<Progress> {
+        let mut is_file = false;
         let (offered, result) = match self.pieces.front() {
             _ if self.allowance == 0 => return Ok(Progress { written: 0, blocked: false }),
             None => return Ok(Progress { written: 0, blocked: false }),
             Some(Piece::File(part)) => {
+                is_file = true;
                 let offered = self.allowed(part.len.min(FILE_CHUNK) as usize);
                 (offered, send_file(stream, part, offered))
             }
@@ -195,7 +197,9 @@ impl OutputBuffer {
             Err(error) => return Err(error),
         };
         self.advance(written);
-        Ok(Progress { written, blocked: written < offered })
+        // Of a file less may leave because there is no more of it, and then room is never announced.
+        let blocked = if is_file { written == 0 } else { written < offered };
+        Ok(Progress { written, blocked })
     }
 
     fn write_vectored(&self, stream: &Stream) -> (usize, io::Result<usize>) {
