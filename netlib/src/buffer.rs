@@ -191,6 +191,7 @@ impl OutputBuffer {
         if self.allowance == 0 {
             return Ok(Progress { written: 0, blocked: false });
         }
+        let mut is_file = false;
         let (offered, result) = match self.pieces.front() {
             None => {
                 let offered = &self.copied[self.copied_start..][..self.allowed(self.lead)];
@@ -201,6 +202,7 @@ impl OutputBuffer {
             }
             Some(_) if self.lead > 0 => self.write_vectored(stream),
             Some(Piece::File(part)) => {
+                is_file = true;
                 let offered = self.allowed(part.len.min(FILE_CHUNK) as usize);
                 (offered, send_file(stream, part, offered))
             }
@@ -216,7 +218,9 @@ impl OutputBuffer {
             Err(error) => return Err(error),
         };
         self.advance(written);
-        Ok(Progress { written, blocked: written < offered })
+        // Of a file less may leave because there is no more of it, and then room is never announced.
+        let blocked = if is_file { written == 0 } else { written < offered };
+        Ok(Progress { written, blocked })
     }
 
     fn write_vectored(&self, stream: &Stream) -> (usize, io::Result<usize>) {

@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -368,6 +369,12 @@ impl Conn {
         }
         let buffer = output.get_or_insert_with(|| group.shared.take_buffer());
         push(buffer);
+        if buffer.is_empty() {
+            // Nothing was sent, and *Flush* would not see to it.
+            drop(output);
+            self.clear_output();
+            return Ok(());
+        }
         let in_memory = buffer.in_memory();
         drop(output);
         inner.last_send.set(group.shared.nanos.get());
@@ -383,7 +390,13 @@ impl Conn {
     /// peer a slow one: see what it takes now.
     #[cold]
     fn make_room(&self, len: usize) -> Result<(), SendError> {
-        self.write_now(u64::MAX);
+        // Not past a rate, which the loop keeps account of.
+        if self.options().write_rate.is_none() {
+            self.write_now(u64::MAX);
+        }
+        if !self.is_open() {
+            return Err(SendError::Closed);
+        }
         let queued = self.in_memory();
         if queued == 0 || queued + len <= self.0.group.most_queued {
             return Ok(());
@@ -435,7 +448,12 @@ impl Conn {
         inner.bytes_out.set(inner.bytes_out.get() + total);
         inner.group.shared.bytes_out.set(inner.group.shared.bytes_out.get() + total);
         if let Some(error) = failure {
-            self.end(CloseReason::from_io(&error), true);
+            let reason = match error.kind() {
+                // Of a file that is shorter than was said: no fault of the peer's.
+                io::ErrorKind::UnexpectedEof => CloseReason::Io(error.kind()),
+                _ => CloseReason::from_io(&error),
+            };
+            self.end(reason, true);
         }
         total
     }
@@ -646,5 +664,24 @@ impl fmt::Debug for Conn {
             .field("peer", &self.0.peer.get())
             .field("state", &self.0.state.get())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An idle connection owns no buffer, also after it has sent nothing at all.
+    #[test]
+    fn a_send_of_no_bytes_takes_no_buffer() {
+        let shared = Rc::new(Shared::new(Instant::now()));
+        let group = Group::new(&shared, ConnOptions::default());
+        let conn = Conn::new(Token::new(0, 0), group, Transport::None, None, State::Open);
+        conn.send_slice(b"").unwrap();
+        conn.send(Bytes::new()).unwrap();
+        assert!(conn.0.output.borrow().is_none() && shared.marked.borrow().is_empty());
+        conn.send_slice(b"x").unwrap();
+        conn.send_parts(&[]).unwrap();
+        assert_eq!((conn.queued(), shared.marked.borrow().len()), (1, 1));
     }
 }

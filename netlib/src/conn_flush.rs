@@ -91,9 +91,11 @@ impl<S: 'static> Context<S> {
         // Resumed: kept input is due, and so is what an edge announced meanwhile, unless the
         // back end has just been asked anew. What a layer holds it does not know of.
         let asked = self.update_interest(token);
-        if conn.take(flag::RESUMED) && conn.wants_input() && (!asked || self.has_tail(token) || conn.has(flag::LAYERED))
-        {
-            self.make_ready(token);
+        if conn.take(flag::RESUMED) && conn.wants_input() {
+            self.restart_idle(token, conn);
+            if !asked || self.has_tail(token) || conn.has(flag::LAYERED) {
+                self.make_ready(token);
+            }
         }
         Self::write_on(conn);
     }

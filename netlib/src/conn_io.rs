@@ -156,7 +156,7 @@ impl<S: 'static> Context<S> {
             keeper.opened();
         }
         self.arm_limits(token, conn);
-        if conn.has_output() || conn.idle_timeout().is_some() {
+        if conn.has_output() || conn.has(flag::FINISHED) || conn.idle_timeout().is_some() {
             conn.set(flag::IDLE_CHANGED);
             conn.mark();
         }
@@ -271,11 +271,12 @@ impl<S: 'static> Context<S> {
             }
         } else {
             slot.tail.extend(input);
-            if slot.tail.len() > conn.options().input_limit {
-                conn.end(CloseReason::BadFrame(FrameError::TooLong), true);
-                return;
-            }
             self.redeliver(state, token, conn);
+            let Some(slot) = self.slots.conn_mut(token) else { return };
+            // What it was shown and does not use, though nothing keeps it from that.
+            if slot.tail.len() > conn.options().input_limit && conn.wants_input() && !conn.has(flag::READY) {
+                conn.end(CloseReason::BadFrame(FrameError::TooLong), true);
+            }
         }
     }
 

@@ -65,8 +65,9 @@ impl<S: 'static> Context<S> {
 
     /// How many bytes may be written in this turn; 0: writing rests.
     pub(crate) fn write_allowance(&mut self, token: Token, conn: &Conn) -> u64 {
-        // What is left when the connection is closed has its linger limit.
+        // What is left when the connection is closed has its linger limit, and rests no more.
         if !conn.is_open() {
+            conn.clear(flag::WRITE_RESTS);
             return u64::MAX;
         }
         let now = self.now();

@@ -199,7 +199,11 @@ impl<S: 'static> Context<S> {
     pub fn stop_posts(&mut self, stop: Stop) {
         self.inbox.close(stop);
         match stop {
-            Stop::Drain => self.draining = true,
+            Stop::Drain => {
+                self.draining = true;
+                // Posts may have come in since the last look.
+                self.inbox_pending = true;
+            }
             Stop::Discard => self.stop(),
         }
     }

@@ -2,7 +2,7 @@
 //! when that is due, the loop looks when something last came in and waits for the rest. So the
 //! timeout costs nothing per read, and O(1) per timeout in the [wheel](crate::wheel).
 
-use crate::conn::Conn;
+use crate::conn::{Conn, flag};
 use crate::conn_options::CloseReason;
 use crate::context::Context;
 use crate::token::Token;
@@ -18,6 +18,13 @@ impl<S: 'static> Context<S> {
                 self.idle.arm(token, due);
             }
             _ => self.disarm_idle(token),
+        }
+    }
+
+    /// Reading goes on after a rest, whose silence was no fault of the peer's.
+    pub(crate) fn restart_idle(&mut self, token: Token, conn: &Conn) {
+        if let Some(timeout) = conn.idle_timeout() {
+            self.idle.arm(token, self.due(timeout));
         }
     }
 
@@ -40,7 +47,9 @@ impl<S: 'static> Context<S> {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         let conn = slot.conn.clone();
         let Some(timeout) = conn.idle_timeout() else { return };
-        if conn.wants_input() && self.now().saturating_duration_since(conn.last_recv()) >= timeout {
+        if conn.has(flag::RESUMED) {
+            self.restart_idle(token, &conn);
+        } else if conn.wants_input() && self.now().saturating_duration_since(conn.last_recv()) >= timeout {
             conn.close_with(CloseReason::Idle);
         } else {
             self.arm_idle(token, &conn);

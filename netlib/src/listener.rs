@@ -344,7 +344,7 @@ impl<S: 'static> Context<S> {
         if slot.resting.is_some() || slot.paused {
             return;
         }
-        for _ in 0..slot.options.accept_budget {
+        for _ in 0..slot.options.accept_budget.max(1) {
             // Looked up anew: the acceptor may have closed or paused its listener.
             let Some(slot) = self.slots.listener_mut(token).filter(|slot| !slot.paused) else { return };
             match slot.intake.accept(&slot.options.socket) {

@@ -20,6 +20,8 @@ pub(super) struct Backlog<T> {
 struct Entry<T> {
     id: Id,
     name: Option<Name>,
+    /// Let in beyond the capacity, and so not to be dropped for another.
+    kept: bool,
     /// Since when it is ready, if that is measured.
     since: Option<Instant>,
     event: T,
@@ -58,11 +60,11 @@ impl<T> Backlog<T> {
         self.delayed.next_deadline()
     }
 
-    pub(super) fn push(&mut self, event: T, name: Option<Name>, since: Option<Instant>) -> EventId {
+    pub(super) fn push(&mut self, event: T, name: Option<Name>, kept: bool, since: Option<Instant>) -> EventId {
         let id = Id::Queued(self.next_id);
         self.next_id += 1;
         self.stats.posted += 1;
-        self.push_ready(Entry { id, name, since, event });
+        self.push_ready(Entry { id, name, kept, since, event });
         EventId(id)
     }
 
@@ -79,7 +81,7 @@ impl<T> Backlog<T> {
             Due::After(_) => now + CENTURY,
         };
         // The id is known only now; `Queued` here is never looked at.
-        let timer = self.delayed.insert(deadline, Entry { id: Id::Queued(0), name, since: None, event });
+        let timer = self.delayed.insert(deadline, Entry { id: Id::Queued(0), name, kept: false, since: None, event });
         if let Some(entry) = self.delayed.get_mut(timer) {
             entry.id = Id::Delayed(timer);
         }
@@ -94,9 +96,13 @@ impl<T> Backlog<T> {
         EventId(Id::Delayed(timer))
     }
 
-    /// Makes room: takes out the event that has waited longest.
+    /// Makes room: takes out the event that has waited longest, if there is one that may go.
     pub(super) fn drop_oldest(&mut self) -> Option<T> {
-        let victim = self.ready.pop_front().or_else(|| self.delayed.remove(self.delayed.first()?))?;
+        let oldest = self.ready.iter().position(|entry| !entry.kept);
+        let victim = match oldest {
+            Some(index) => self.ready.remove(index),
+            None => self.delayed.remove(self.delayed.first()?),
+        }?;
         self.stats.dropped += 1;
         Some(victim.event)
     }

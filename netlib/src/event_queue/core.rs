@@ -165,14 +165,21 @@ impl<T, W: Wake> Core<T, W> {
     pub(super) fn push(&self, event: T, how: How) -> Result<EventId, PushError<T>> {
         let capacity = if how.regardless { usize::MAX } else { self.config.capacity.unwrap_or(usize::MAX).max(1) };
         let mut state = self.lock();
-        let mut victim = None;
+        let mut victims = Vec::new();
         while !state.closed && state.backlog.len() >= capacity {
             match self.config.overflow {
                 Overflow::Reject => {
                     state.backlog.stats.rejected += 1;
                     return Err(PushError::Full(event));
                 }
-                Overflow::DropOldest => victim = state.backlog.drop_oldest(),
+                Overflow::DropOldest => {
+                    let oldest = state.backlog.drop_oldest();
+                    let none = oldest.is_none();
+                    victims.extend(oldest);
+                    if none {
+                        break; // all that waits was let in regardless: this one is the only other
+                    }
+                }
                 Overflow::Block if state.consumer == Some(thread::current().id()) => {
                     state.backlog.stats.rejected += 1;
                     return Err(PushError::OwnThread(event));
@@ -190,13 +197,13 @@ impl<T, W: Wake> Core<T, W> {
         let id = self.insert(&mut state, event, how);
         drop(state);
         // Outside the lock: what an event does when it is dropped may well be to push another.
-        drop(victim);
+        drop(victims);
         Ok(id)
     }
 
     fn insert(&self, state: &mut State<T>, event: T, how: How) -> EventId {
         let Some(delay) = how.delay else {
-            let id = state.backlog.push(event, how.name, self.measured_now());
+            let id = state.backlog.push(event, how.name, how.regardless, self.measured_now());
             self.raise(state);
             return id;
         };
