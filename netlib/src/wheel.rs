@@ -95,6 +95,10 @@ impl Wheel {
     pub fn arm(&mut self, token: Token, due: Instant) {
         let index = token.slot() as usize;
         if index >= self.nodes.len() {
+            if index >= self.nodes.capacity() {
+                // An eighth and not, as a vector would, all of it again: each connection pays for this.
+                self.nodes.reserve_exact(index + 1 + index / 8 - self.nodes.len());
+            }
             let unarmed = Node { due: 0, prev: NONE, next: NONE, generation: 0, list: UNARMED };
             if index >= self.nodes.capacity() {
                 // A quarter at a time and not, as a vector grows, twice as much.
