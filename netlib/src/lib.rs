@@ -212,9 +212,9 @@
 //! # Multi-core
 //!
 //! One reactor uses one core. More cores take more reactors, one per thread, each with its own `S`:
-//! `netlib::reactor_pool::ReactorPool` starts them. Connections are spread by the kernel
-//! ([`ListenOptions::reuse_port`], or one shared socket with [`ListenOptions::exclusive`]), and a connection
-//! stays on the reactor where it was born. Messages to one elsewhere go through that reactor's [`Remote`].
+//! a [`ReactorPool`] starts them. It [spreads](reactor_pool::Spread) connections by the kernel (a socket per
+//! loop, or one that all of them watch), or hands them out in turn; a connection stays on the reactor where
+//! it was born. Messages to one elsewhere go through that reactor's [`Remote`], or a [`RemoteConn`].
 //!
 //! # Embedding
 //!
