@@ -44,7 +44,7 @@ impl PerAddress {
 fn key(peer: &Address) -> Option<IpAddr> {
     Some(match peer.ip()?.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
-        ip => ip,
+        ip @ IpAddr::V4(_) => ip,
     })
 }
 

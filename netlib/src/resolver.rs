@@ -127,7 +127,7 @@ impl<S: 'static> Context<S> {
             JobOptions::default(),
             move || resolve.resolve(&name, port),
             move |_, cx: &mut Self, outcome| {
-                cx.looked_up(&answered, outcome.unwrap_or_else(|lost| Err(io::Error::other(lost))))
+                cx.looked_up(&answered, outcome.unwrap_or_else(|lost| Err(io::Error::other(lost))));
             },
         );
         if submitted.is_err() {

@@ -78,7 +78,7 @@ pub struct Keepalive {
 
 impl Default for Keepalive {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(60), interval: Duration::from_secs(10), retries: 3 }
+        Self { idle: Duration::from_mins(1), interval: Duration::from_secs(10), retries: 3 }
     }
 }
 
