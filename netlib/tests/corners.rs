@@ -210,7 +210,7 @@ fn reading_that_rested_is_given_the_whole_idle_timeout_again(kind: BackendKind) 
     let idle_timeout = Some(Duration::from_secs(5));
     let (mut log, mut client) =
         connected(&mut reactor, ConnOptions { read_rate, idle_timeout, ..ConnOptions::default() });
-    client.write_all(&[0; 20_000]).unwrap();
+    client.write_all(&vec![0; 20_000]).unwrap();
     drive(&mut reactor, &mut log, "the burst", |log| log.received >= 4000);
     for _ in 0..3 {
         reactor.run_once(&mut log, Some(Duration::ZERO)).unwrap(); // and then it rests
