@@ -137,6 +137,9 @@ pub(crate) mod flag {
     pub(crate) const PAUSED_BY_RATE: u32 = 1 << 14;
     /// Writing rests until the rate allows more.
     pub(crate) const WRITE_RESTS: u32 = 1 << 15;
+    /// It has been read in this *Ready* already, and after its events were reported: they bring
+    /// nothing new.
+    pub(crate) const VISITED: u32 = 1 << 17;
     /// There is a layer over the socket.
     pub(crate) const LAYERED: u32 = 1 << 16;
 
@@ -431,6 +434,8 @@ impl Conn {
                         total += progress.written as u64;
                         if progress.blocked {
                             self.set(flag::BLOCKED);
+                        } else if progress.written == 0 && transport.pending() == 0 {
+                            break; // it may not go on for now
                         }
                     }
                     Err(error) => {

@@ -85,7 +85,7 @@ impl<S: 'static> Context<S> {
         let Some(slot) = self.slots.conn_mut(linger.token) else { return };
         slot.take_deadline();
         let conn = slot.conn.clone();
-        if conn.queued() > 0 && conn.bytes_out() > linger.bytes_out && linger.turns < MOST_LINGERS {
+        if conn.has_output() && conn.bytes_out() > linger.bytes_out && linger.turns < MOST_LINGERS {
             let next = Linger { bytes_out: conn.bytes_out(), turns: linger.turns + 1, ..linger };
             self.set_linger(next, &conn);
         } else {

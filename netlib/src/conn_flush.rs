@@ -87,6 +87,9 @@ impl<S: 'static> Context<S> {
     fn settle(&mut self, token: Token, conn: &Conn) {
         if conn.has(flag::FINISHED) && !conn.has(flag::FIN_SENT) && conn.queued() == 0 {
             Self::send_fin(conn);
+            if conn.has(flag::ABORT) {
+                return conn.end(CloseReason::Reset, true);
+            }
         }
         // Resumed: kept input is due, and so is what an edge announced meanwhile, unless the
         // back end has just been asked anew. What a layer holds it does not know of.

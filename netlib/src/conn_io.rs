@@ -79,7 +79,7 @@ impl<S: 'static> Context<S> {
         }
         match conn.0.state.get() {
             // It has had its turn in this tick and is listed for the next.
-            State::Open if conn.has(flag::READY) => {}
+            State::Open if conn.has(flag::READY | flag::VISITED) => {}
             State::Open if readable && conn.wants_input() => self.read(state, token, &conn, to_end),
             State::Open if event.error => Self::check_error(&conn),
             State::Lingering if readable => self.discard(token, &conn),
@@ -92,6 +92,7 @@ impl<S: 'static> Context<S> {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         let conn = slot.conn.clone();
         conn.clear(flag::READY);
+        conn.set(flag::VISITED);
         match conn.0.state.get() {
             State::Open if conn.wants_input() => {
                 self.redeliver(state, token, &conn);
@@ -100,6 +101,13 @@ impl<S: 'static> Context<S> {
             }
             State::Lingering => self.discard(token, &conn),
             _ => {}
+        }
+    }
+
+    /// *Ready* is over.
+    pub(crate) fn end_visit(&mut self, token: Token) {
+        if let Some(slot) = self.slots.conn_mut(token) {
+            slot.conn.clear(flag::VISITED);
         }
     }
 

@@ -169,7 +169,8 @@ pub enum OutputPolicy {
     /// Reading from this connection stops until the low mark: right for a
     /// connection whose output answers its own input.
     Pause,
-    /// Further sends are dropped and answered with [`SendError::Full`].
+    /// A send that would go over the mark is dropped and answered with [`SendError::Full`]; one
+    /// that fits is taken.
     Drop,
     /// The connection is closed with [`CloseReason::OutputLimit`].
     Close,

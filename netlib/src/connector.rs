@@ -346,7 +346,8 @@ impl<S: 'static> Keeper<S> {
             return;
         }
         // The factory runs here only, and nothing that it can call leads back here.
-        let handler = (self.factory.borrow_mut())(state, cx);
+        let made = cx.contained("a connector's factory", |cx| (self.factory.borrow_mut())(state, cx));
+        let Some(handler) = made else { return self.closed(cx) };
         // It may have stopped the connector.
         if !self.shared.stopped.get() {
             let (target, options) = (self.shared.target.borrow().clone(), self.shared.options.clone());

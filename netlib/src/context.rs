@@ -128,6 +128,8 @@ pub struct Context<S: 'static> {
     pub(crate) inbox_pending: bool,
     /// Slots to visit in the next *Ready* although no event names them.
     pub(crate) ready: VecDeque<Token>,
+    /// Those that *Ready* has visited, kept for its memory.
+    pub(crate) revisited: Vec<Token>,
     /// The list that *Flush* works on, kept for its memory.
     pub(crate) flushing: Vec<Token>,
     /// Closed connections for this tick's *Reap*.

@@ -212,6 +212,7 @@ impl<S: 'static> Reactor<S> {
             outbox,
             inbox_pending: false,
             ready: VecDeque::new(),
+            revisited: Vec::new(),
             flushing: Vec::new(),
             closed: Vec::new(),
             read_buffer: vec![0; READ_BUFFER],
@@ -320,10 +321,11 @@ impl<S: 'static> Reactor<S> {
         cx.stats.events += self.events.len() as u64;
         // What was left over from the last tick comes first: it has waited longest.
         // Slots made ready meanwhile belong to the next tick.
-        for _ in 0..cx.ready.len() {
-            if let Some(token) = cx.ready.pop_front() {
-                cx.revisit(state, token);
-            }
+        let revisits = cx.ready.len();
+        let mut revisited = std::mem::take(&mut cx.revisited);
+        revisited.extend(cx.ready.drain(..revisits));
+        for token in &revisited {
+            cx.revisit(state, *token);
         }
         let mut events = std::mem::take(&mut self.events);
         for (index, event) in events.drain(..).enumerate() {
@@ -332,6 +334,10 @@ impl<S: 'static> Reactor<S> {
             }
             cx.dispatch(state, &event);
         }
+        for token in revisited.drain(..) {
+            cx.end_visit(token);
+        }
+        cx.revisited = revisited;
         self.events = events;
     }
 
