@@ -328,6 +328,12 @@ fn loops_share_a_unix_socket(kind: BackendKind) {
             UnixStream::connect(&path).unwrap().read_exact(&mut [0]).unwrap();
         }
         assert_eq!(pool.served().iter().sum::<usize>(), 4);
+        if spread == Spread::Exclusive {
+            let first = &pool.pool.remotes()[0];
+            first.stop();
+            wait_until("the loop is gone", || first.post(|_, _| ()).is_err());
+            UnixStream::connect(&path).unwrap().read_exact(&mut [0]).unwrap();
+        }
         listener.close();
         assert!(!path.exists(), "{spread}: the last of the loops removes the file");
     }
