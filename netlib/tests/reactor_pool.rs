@@ -278,7 +278,9 @@ fn a_paused_listener_lets_peers_wait_and_serves_them_when_it_goes_on(kind: Backe
             assert!(listener.stats().unwrap().iter().all(|of_loop| of_loop.accepted == 0), "{spread}");
         }
         listener.resume().unwrap();
-        clients.iter_mut().for_each(|client| assert!(loop_of(client) < 2));
+        for client in &mut clients {
+            assert!(loop_of(client) < 2);
+        }
         pool.pool.stop().unwrap();
     }
 }
