@@ -4,10 +4,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::conn::{Conn, Group, Handler, State};
+use crate::conn::{Conn, State};
 use crate::conn_options::CloseReason;
 use crate::connector::ConnectOptions;
 use crate::context::Context;
+use crate::group::Group;
+use crate::handler::Handler;
 use crate::slot::{ConnSlot, Slot};
 use crate::socket::{Address, Stream};
 use crate::transport::Transport;

@@ -1,5 +1,5 @@
-//! `Conn`: the refcounted handle of a stream connection, and the callbacks that serve
-//! it.
+//! `Conn`: the refcounted handle of a stream connection. The callbacks that serve it are in
+//! `handler.rs`.
 //!
 //! A handle only queues and marks. The work is done by the reactor in *Flush* and
 //! *Reap* (`conn_io.rs`, `conn_close.rs`), so no call here can run another callback.
@@ -15,77 +15,10 @@ use bytes::Bytes;
 
 use crate::buffer::OutputBuffer;
 use crate::conn_options::{CloseReason, ConnOptions, OutputPolicy, SendError};
-use crate::context::Context;
-use crate::per_address::PerAddress;
+use crate::group::Group;
 use crate::socket::Address;
-use crate::timer::TimerId;
 use crate::token::Token;
 use crate::transport::Transport;
-
-/// The callbacks of one stream connection. The value lives in the connection's
-/// slot and is the place for the connection's own state.
-///
-/// All of them run on the reactor's thread, in arrival order, never nested. After
-/// [`Conn::close`] or [`Conn::abort`] only [`on_close`](Handler::on_close) still
-/// comes. A panic ends this connection with [`CloseReason::HandlerPanic`].
-///
-/// ```
-/// use netlib::{CloseReason, Conn, Context, Handler};
-///
-/// /// Counts for all connections what each of them received.
-/// struct Meter;
-///
-/// impl Handler<u64> for Meter {
-///     fn on_data(&mut self, total: &mut u64, _: &mut Context<u64>, _: &Conn, input: &[u8]) -> usize {
-///         *total += input.len() as u64;
-///         input.len()
-///     }
-///
-///     fn on_close(&mut self, _: &mut u64, _: &mut Context<u64>, conn: &Conn, reason: &CloseReason) {
-///         println!("{} sent {} bytes: {reason}", conn.peer_addr(), conn.bytes_in());
-///     }
-/// }
-/// ```
-#[allow(unused_variables)]
-pub trait Handler<S: 'static>: 'static {
-    /// The connection is up: accepted, or the connect succeeded.
-    fn on_open(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
-
-    /// Bytes arrived. Returns how many of `input` were used; the rest is kept and
-    /// shown again: in front of what comes later, and alone after
-    /// [`Conn::resume`] or when the connection's turn comes again.
-    fn on_data(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, input: &[u8]) -> usize;
-
-    /// The peer will send no more. Everything before it has been delivered.
-    /// Unless overridden the connection is closed.
-    fn on_eof(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {
-        conn.close_with(CloseReason::PeerClosed);
-    }
-
-    /// The output buffer grew over [`ConnOptions::high_water`].
-    fn on_high_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
-
-    /// The output buffer, once over the high mark, fell to [`ConnOptions::low_water`].
-    fn on_low_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
-
-    /// Everything that was queued has been handed to the kernel. Comes in the *Flush* that did it,
-    /// so what is sent here leaves in the next tick.
-    fn on_flushed(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
-
-    /// Whether [`on_flushed`](Handler::on_flushed) is worth calling. A handler that answers very
-    /// many small requests and does nothing there says so here: the call that does nothing is
-    /// about a hundredth of such a request.
-    fn watches_flushes(&self) -> bool {
-        true
-    }
-
-    /// A timer made with [`Context::conn_timer`] is due.
-    fn on_timer(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, timer: TimerId) {}
-
-    /// The end, exactly once for every connection, also for a connect that failed.
-    /// Only connections that are alive when the reactor itself is dropped get none.
-    fn on_close(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn, reason: &CloseReason) {}
-}
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,90 +78,6 @@ pub(crate) mod flag {
 
     /// Any of these, and nothing is read.
     pub(crate) const NO_READING: u32 = PAUSED | PAUSED_BY_OUTPUT | PAUSED_BY_RATE;
-}
-
-/// What all handles of one loop share with it.
-pub(crate) struct Shared {
-    /// Connections to look at in the next *Flush*.
-    pub(crate) marked: RefCell<Vec<Token>>,
-    /// When the loop was made: connections keep their times as nanoseconds since then.
-    epoch: Instant,
-    /// The time of this tick.
-    now: Cell<Instant>,
-    /// The same, since `epoch`.
-    nanos: Cell<u64>,
-    /// Bytes sent on all connections.
-    pub(crate) bytes_out: Cell<u64>,
-    /// Empty output buffers, which keep some memory. So a connection that has nothing to send
-    /// holds none, and one that answers allocates nothing.
-    #[allow(clippy::vec_box)] // they move between here and the connections
-    spare: RefCell<Vec<Box<OutputBuffer>>>,
-}
-
-/// As many connections as may answer in one tick without allocating.
-const SPARE_BUFFERS: usize = 64;
-
-impl Shared {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            marked: RefCell::default(),
-            epoch: now,
-            now: Cell::new(now),
-            nanos: Cell::new(0),
-            bytes_out: Cell::new(0),
-            spare: RefCell::default(),
-        }
-    }
-
-    pub(crate) fn now(&self) -> Instant {
-        self.now.get()
-    }
-
-    pub(crate) fn set_now(&self, now: Instant) {
-        self.now.set(now);
-        // 584 years.
-        self.nanos.set(now.saturating_duration_since(self.epoch).as_nanos() as u64);
-    }
-
-    #[allow(clippy::unnecessary_box_returns)] // as above
-    fn take_buffer(&self) -> Box<OutputBuffer> {
-        self.spare.borrow_mut().pop().unwrap_or_default()
-    }
-
-    fn give_back(&self, buffer: Box<OutputBuffer>) {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE_BUFFERS {
-            spare.push(buffer);
-        }
-    }
-}
-
-/// What the connections of one listener, or of one call of connect, have in common.
-pub(crate) struct Group {
-    pub(crate) shared: Rc<Shared>,
-    pub(crate) options: ConnOptions,
-    /// Bytes that may wait before a send is refused.
-    most_queued: usize,
-    /// How many there are.
-    pub(crate) live: Cell<usize>,
-    /// And of which addresses, if a listener limits that.
-    pub(crate) per_address: PerAddress,
-}
-
-impl Group {
-    pub(crate) fn new(shared: &Rc<Shared>, options: ConnOptions) -> Rc<Self> {
-        let most_queued = match options.policy {
-            OutputPolicy::Notify | OutputPolicy::Pause => options.output_limit,
-            OutputPolicy::Drop | OutputPolicy::Close => options.high_water.min(options.output_limit),
-        };
-        Rc::new(Self {
-            shared: Rc::clone(shared),
-            options,
-            most_queued,
-            live: Cell::new(0),
-            per_address: PerAddress::default(),
-        })
-    }
 }
 
 /// Every byte here is paid for by each idle connection: `tests/memory.rs` counts them.
@@ -675,6 +524,7 @@ impl fmt::Debug for Conn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::group::Shared;
 
     /// An idle connection owns no buffer, also after it has sent nothing at all.
     #[test]

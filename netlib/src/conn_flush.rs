@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::backend::Interest;
-use crate::conn::{Conn, Handler, State, flag};
+use crate::conn::{Conn, State, flag};
 use crate::conn_options::CloseReason;
 use crate::context::Context;
+use crate::handler::Handler;
 use crate::token::Token;
 
 /// Bytes written to one connection in one *Flush* before others get their turn.

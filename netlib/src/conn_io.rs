@@ -14,9 +14,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::backend::Event;
 use crate::buffer::OutputBuffer;
 use crate::codec::FrameError;
-use crate::conn::{Conn, Handler, State, flag};
+use crate::conn::{Conn, State, flag};
 use crate::conn_options::CloseReason;
 use crate::context::Context;
+use crate::handler::Handler;
 use crate::socket::Stream;
 use crate::token::Token;
 

@@ -9,9 +9,11 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::backend::Interest;
-use crate::conn::{Conn, Group, Handler, State};
+use crate::conn::{Conn, State};
 use crate::conn_options::{CloseReason, ConnOptions};
 use crate::context::{Context, TimerTask};
+use crate::group::Group;
+use crate::handler::Handler;
 use crate::layer::LayerFactory;
 use crate::slot::{ConnSlot, Slot};
 use crate::socket::{Address, SocketOptions, Stream, UnixAddress};

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, BackendKind, Event, Interest, Trigger};
 use crate::clock::{CENTURY, Clock, SplitMix64};
-use crate::conn::{Conn, Handler, Shared, flag};
+use crate::conn::{Conn, flag};
 use crate::conn_close::Linger;
 use crate::datagram::Datagrams;
 use crate::event_queue::{self, EventId, PostError, QueueStats, Stop};
+use crate::group::Shared;
+use crate::handler::Handler;
 use crate::hooks::Hooks;
 use crate::race::Dialling;
 use crate::reactor::{PanicPolicy, Phase};

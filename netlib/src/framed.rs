@@ -4,9 +4,10 @@
 use std::fmt;
 
 use crate::codec::{Decode, FrameError};
-use crate::conn::{Conn, Handler};
+use crate::conn::Conn;
 use crate::conn_options::CloseReason;
 use crate::context::Context;
+use crate::handler::Handler;
 use crate::timer::TimerId;
 
 /// The callbacks of a connection that speaks in frames. The same as [`Handler`],

@@ -310,7 +310,9 @@ pub mod datagram;
 mod embed;
 pub mod event_queue;
 mod framed;
+mod group;
 mod hand_off;
+mod handler;
 mod hooks;
 #[cfg(feature = "http")]
 pub mod http;
@@ -343,13 +345,14 @@ pub mod ws;
 
 pub use backend::BackendKind;
 pub use codec::{Decode, Frame, FrameError};
-pub use conn::{Conn, Handler};
+pub use conn::Conn;
 pub use conn_options::{CloseReason, ConnOptions, Fault, OutputPolicy, SendError};
 pub use connector::{Backoff, ConnectOptions, Connector, Target};
 pub use context::{Context, Missed, Remote};
 pub use datagram::{Datagram, DatagramHandler, DatagramOptions, DatagramSocket};
 pub use event_queue::PostError;
 pub use framed::{FrameHandler, Framed};
+pub use handler::Handler;
 pub use listener::{ListenOptions, Listener, ListenerStats};
 pub use rate::Rate;
 pub use reactor::{PanicPolicy, Phase, Reactor, ReactorConfig};

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Interest;
-use crate::conn::{Conn, Group, Handler, State, flag};
+use crate::conn::{Conn, State, flag};
 use crate::conn_options::ConnOptions;
 use crate::context::{Context, TimerTask};
+use crate::group::Group;
 use crate::hand_off::{Intake, Turns};
+use crate::handler::Handler;
 use crate::layer::LayerFactory;
 use crate::slot::{ConnSlot, Slot};
 use crate::socket::{self, Address, BindOptions, ListeningSocket, SocketOptions, Stream};

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use crate::backend::{BackendKind, Event, Interest};
 use crate::clock::{Clock, SplitMix64, SystemClock};
-use crate::conn::{Shared, State};
+use crate::conn::State;
 use crate::context::{Context, Missed, Task, TimerTask};
 use crate::datagram::Datagrams;
 use crate::event_queue::{self, Overflow, QueueConfig};
+use crate::group::Shared;
 use crate::hooks::Moment;
 use crate::race::Dialling;
 use crate::slot::{Slot, Slots};

@@ -10,9 +10,10 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle, ThreadId};
 
 use crate::backend::BackendKind;
-use crate::conn::{Conn, Handler};
+use crate::conn::Conn;
 use crate::context::{Context, Remote};
 use crate::hand_off::{self, Intake, Turns};
+use crate::handler::Handler;
 use crate::listener::{ListenOptions, ListenerStats};
 use crate::reactor::{PanicPolicy, Reactor, ReactorConfig};
 use crate::socket::{Address, ListeningSocket};

@@ -8,9 +8,10 @@ use slab::Slab;
 
 use crate::backend::Interest;
 use crate::buffer::InputTail;
-use crate::conn::{Conn, Handler};
+use crate::conn::Conn;
 use crate::connector::Keeper;
 use crate::datagram::DatagramSlot;
+use crate::handler::Handler;
 use crate::listener::ListenerSlot;
 use crate::rate::{Bucket, Rate};
 use crate::source::SourceSlot;
