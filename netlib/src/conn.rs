@@ -444,6 +444,11 @@ impl Conn {
         self.0.output.borrow().as_ref().map_or(0, |output| output.in_memory())
     }
 
+    /// Bytes of a file are among what waits.
+    pub(crate) fn sends_file(&self) -> bool {
+        self.queued() > self.in_memory() as u64
+    }
+
     /// When something was last received; at first, when the connection was made.
     pub fn last_recv(&self) -> Instant {
         self.0.group.shared.epoch + Duration::from_nanos(self.0.last_recv.get())

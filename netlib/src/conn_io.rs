@@ -97,8 +97,12 @@ impl<S: 'static> Context<S> {
         match conn.0.state.get() {
             State::Open if conn.wants_input() => {
                 self.redeliver(state, token, &conn);
-                // Whether the socket has more is not known: ask it.
-                self.read(state, token, &conn, true);
+                // Whether the socket has more is not known: ask it, once the handler has taken what
+                // there is. Else a flood of tiny frames would be kept faster than it is used, and
+                // the end would come before the frames ahead of it.
+                if !conn.has(flag::READY) {
+                    self.read(state, token, &conn, true);
+                }
             }
             State::Lingering => self.discard(token, &conn),
             _ => {}

@@ -100,10 +100,6 @@ impl Wheel {
                 self.nodes.reserve_exact(index + 1 + index / 8 - self.nodes.len());
             }
             let unarmed = Node { due: 0, prev: NONE, next: NONE, generation: 0, list: UNARMED };
-            if index >= self.nodes.capacity() {
-                // A quarter at a time and not, as a vector grows, twice as much.
-                self.nodes.reserve_exact((index / 4).max(64) + index + 1 - self.nodes.len());
-            }
             self.nodes.resize(index + 1, unarmed);
         }
         if self.nodes[index].list == UNARMED {

@@ -12,13 +12,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use netlib::backend::{BackendKind, Interest};
-use netlib::{Conn, ConnOptions, Context, Handler, ListenOptions, SourceId};
+use netlib::{Conn, ConnOptions, Context, FrameHandler, Framed, Handler, ListenOptions, SourceId};
 use support::{drive, local, peer, reactor, read_some};
 
 on_every_backend! {
     an_event_for_a_descriptor_that_was_reused_in_its_batch_reaches_nobody,
     what_arrives_while_the_socket_is_drained_is_not_missed,
     write_readiness_survives_changes_of_interest,
+    a_flood_of_tiny_frames_is_handed_over_before_the_end_behind_it,
 }
 
 /// What the sources of the first test know of each other.
@@ -161,4 +162,41 @@ fn write_readiness_survives_changes_of_interest(kind: BackendKind) {
     conn.resume();
     client.write_all(b"and reading goes on").unwrap();
     drive(&mut reactor, &mut log, "the input", |log| log.input == b"and reading goes on");
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: usize,
+    eof_after: Option<usize>,
+}
+
+struct Count;
+
+impl FrameHandler<Lines> for Count {
+    fn on_frame(&mut self, seen: &mut Lines, _: &mut Context<Lines>, _: &Conn, _: &[u8]) {
+        seen.lines += 1;
+    }
+
+    fn on_eof(&mut self, seen: &mut Lines, _: &mut Context<Lines>, conn: &Conn) {
+        seen.eof_after = Some(seen.lines);
+        conn.close();
+    }
+}
+
+/// More frames in one read than a handler is given in one turn, and the end right behind them.
+fn a_flood_of_tiny_frames_is_handed_over_before_the_end_behind_it(kind: BackendKind) {
+    const LINES: usize = 50_000;
+    let mut reactor = reactor::<Lines>(kind);
+    let mut seen = Lines::default();
+    let listener = reactor
+        .context()
+        .listen(local(), ListenOptions::default(), |_, _, _| {
+            Some(Box::new(Framed::new(netlib::codec::Lines::new(10), Count)))
+        })
+        .unwrap();
+    let mut client = peer(listener.local_addr());
+    client.write_all(&b"\n".repeat(LINES)).unwrap();
+    drop(client);
+    drive(&mut reactor, &mut seen, "the end", |seen| seen.eof_after.is_some());
+    assert_eq!(seen.eof_after, Some(LINES));
 }

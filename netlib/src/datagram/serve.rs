@@ -128,13 +128,15 @@ impl<S: 'static> Context<S> {
     ) {
         let Some(slot) = self.slots.datagram_mut(datagram.id()) else { return };
         let Some(mut handler) = slot.handler.take() else { return };
+        let begun = self.begin_callback();
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *handler, state, self)));
+        self.end_callback(begun, "a datagram handler", Some(datagram.id()));
         if let Some(slot) = self.slots.datagram_mut(datagram.id()) {
             slot.handler = Some(handler);
         }
         if outcome.is_err() {
-            self.stats.panics += 1;
             log::error!("datagram socket {}: its handler panicked", datagram.local_addr());
+            self.after_panic();
             datagram.close_with(CloseReason::HandlerPanic);
         }
     }

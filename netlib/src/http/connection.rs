@@ -271,7 +271,7 @@ impl<S: 'static, V: Service<S>> Handler<S> for Connection<S, V> {
     }
 
     fn on_close(&mut self, state: &mut S, cx: &mut Context<S>, _: &Conn, reason: &CloseReason) {
-        let unfinished = self.core.borrow().reply != Reply::Done;
+        let unfinished = self.core.borrow().cut || self.core.borrow().reply != Reply::Done;
         if let Some(mut current) = self.current.take()
             && unfinished
         {

@@ -65,6 +65,8 @@ pub(super) struct Core {
     pub(super) turn: u32,
     pub(super) reading: Reading,
     pub(super) reply: Reply,
+    /// This side has ended an exchange before its time.
+    pub(super) cut: bool,
     minor_version: u8,
     head_only: bool,
     /// The connection ends with this answer.
@@ -103,6 +105,7 @@ impl Core {
             turn: 0,
             reading: Reading::Head,
             reply: Reply::Done,
+            cut: false,
             minor_version: 1,
             head_only: false,
             close_after: false,
@@ -311,7 +314,10 @@ impl Core {
 
     /// When question and answer are complete: the next question, or the end.
     pub(super) fn settle<S: 'static>(&mut self, cx: &mut Context<S>) {
-        if self.reply == Reply::Pumping && self.outgoing.is_empty() {
+        // A file is given to the connection whole, but it is not answered before it has left: until
+        // then the limit of a stalled answer holds, and neither that of an idle connection nor that
+        // of a close.
+        if self.reply == Reply::Pumping && self.outgoing.is_empty() && !self.conn.sends_file() {
             self.reply = Reply::Done;
         }
         if self.reply != Reply::Done || self.upgraded || !self.conn.is_open() {
@@ -337,6 +343,7 @@ impl Core {
     /// Ends the connection with an answer of the server's own, if there is room for one.
     pub(super) fn refuse(&mut self, status: u16) {
         self.continue_due = false;
+        self.cut |= self.reply != Reply::Done;
         match self.reply {
             Reply::Due | Reply::Done if !matches!(self.reading, Reading::Body(_)) || self.reply == Reply::Due => {
                 let response = Response::refusal(status);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::client::{Call, ClientError, ClientRequest, ClientResponse, ResponseHandler, gather};
 use super::client_conn::{self, Job, Line};
-use crate::{ConnectOptions, Context};
+use crate::{ConnectOptions, Context, TimerId};
 
 /// The limits of a [`Pool`].
 ///
@@ -71,8 +71,8 @@ pub(super) struct PoolInner<S: 'static> {
     pub(super) options: ConnectOptions,
     limits: PoolOptions,
     /// The last used is used first, so that those that are too many come of age.
-    idle: RefCell<Vec<(Rc<Line<S>>, u64)>>,
-    waiting: RefCell<VecDeque<(u64, Job<S>)>>,
+    idle: RefCell<Vec<(Rc<Line<S>>, Limit)>>,
+    waiting: RefCell<VecDeque<(Job<S>, Limit)>>,
     live: Cell<usize>,
     next_number: Cell<u64>,
     /// No handle is left.
@@ -146,26 +146,27 @@ impl<S: 'static> PoolInner<S> {
         }
         let number = self.number();
         let left = job.deadline.saturating_duration_since(cx.now());
-        self.waiting.borrow_mut().push_back((number, job));
         let pool = Rc::downgrade(self);
-        cx.after(left, move |state, cx| {
+        let timer = cx.after(left, move |state, cx| {
             let Some(pool) = pool.upgrade() else { return };
             let job = {
                 let mut waiting = pool.waiting.borrow_mut();
-                let at = waiting.iter().position(|(own, _)| *own == number);
+                let at = waiting.iter().position(|(_, limit)| limit.number == number);
                 at.and_then(|at| waiting.remove(at))
             };
-            if let Some((_, job)) = job {
+            if let Some((job, _)) = job {
                 job.fail(state, cx, ClientError::Timeout);
             }
         });
+        self.waiting.borrow_mut().push_back((job, Limit { number, timer }));
     }
 
     /// On an idle connection, or on a new one.
     fn run(self: &Rc<Self>, cx: &mut Context<S>, job: Job<S>) {
         let Some(head) = job.request.head(true) else { return };
         loop {
-            let Some((line, _)) = self.idle.borrow_mut().pop() else { break };
+            let Some((line, limit)) = self.idle.borrow_mut().pop() else { break };
+            cx.cancel(limit.timer);
             if line.is_open() {
                 line.set_reused();
                 return line.begin(cx, job, &head);
@@ -192,32 +193,46 @@ impl<S: 'static> PoolInner<S> {
             return line.abort();
         }
         let number = self.number();
-        self.idle.borrow_mut().push((Rc::clone(line), number));
         let pool = Rc::downgrade(self);
-        cx.after(self.limits.idle_timeout, move |_, _| {
+        let timer = cx.after(self.limits.idle_timeout, move |_, _| {
             let Some(pool) = pool.upgrade() else { return };
-            // It may have been used since, and then has another number.
             let mut idle = pool.idle.borrow_mut();
-            if let Some(at) = idle.iter().position(|(_, own)| *own == number) {
+            if let Some(at) = idle.iter().position(|(_, limit)| limit.number == number) {
                 idle.remove(at).0.abort();
             }
         });
+        self.idle.borrow_mut().push((Rc::clone(line), Limit { number, timer }));
         self.serve_waiting(cx);
     }
 
     /// A connection is gone.
     pub(super) fn gone(self: &Rc<Self>, cx: &mut Context<S>, line: &Rc<Line<S>>) {
         self.live.set(self.live.get() - 1);
-        self.idle.borrow_mut().retain(|(other, _)| !Rc::ptr_eq(other, line));
+        self.idle.borrow_mut().retain(|(other, limit)| {
+            let stays = !Rc::ptr_eq(other, line);
+            if !stays {
+                cx.cancel(limit.timer);
+            }
+            stays
+        });
         self.serve_waiting(cx);
     }
 
     fn serve_waiting(self: &Rc<Self>, cx: &mut Context<S>) {
         while self.has_room() {
-            let Some((_, job)) = self.waiting.borrow_mut().pop_front() else { return };
+            let Some((job, limit)) = self.waiting.borrow_mut().pop_front() else { return };
+            cx.cancel(limit.timer);
             self.run(cx, job);
         }
     }
+}
+
+/// How long something stays where it is: the timer that ends it, and the number by which that
+/// finds it.
+#[derive(Clone, Copy)]
+struct Limit {
+    number: u64,
+    timer: TimerId,
 }
 
 impl<S: 'static> Drop for Handle<S> {
