@@ -285,11 +285,14 @@ impl Scenario {
         self.print_calls() && passed
     }
 
-    /// Calls per request must be the known figure, for the C servers as for ours.
+    /// Calls per request must be the known figure, for the C servers as for ours. Not for uring-poll:
+    /// io_uring cannot tell urgent data from other, so each input is read until it would block.
     fn print_calls(&self) -> bool {
         let known = known_calls(self.shape.depth);
         let mut passed = true;
-        for column in self.columns.iter().filter(|c| c.name.starts_with("c-") || c.name.starts_with("netlib")) {
+        let counted =
+            |name: &str| name.starts_with("c-") || (name.starts_with("netlib") && !name.ends_with("uring-poll"));
+        for column in self.columns.iter().filter(|column| counted(column.name)) {
             let holds = (column.calls_per_request / known - 1.0).abs() < 0.005;
             passed &= holds;
             if !holds {

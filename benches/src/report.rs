@@ -89,8 +89,8 @@ fn echo(result: &Value, text: &mut String) {
         }
         line(text, format_args!("\n| server CPU, ratio | median | 95 % bounds | promised |\n|---|--:|--:|--:|"));
         let promised = GATES.iter().filter(|gate| gate.depth as u64 == depth);
-        let promised = promised.map(|gate| (gate.ours, gate.theirs, format!("≤ {:.2}", gate.at_most)));
-        let shown = SHOWN.iter().map(|(ours, theirs)| (*ours, *theirs, String::new()));
+        let promised = promised.map(|gate| (gate.ours, gate.theirs, Some(gate.at_most)));
+        let shown = SHOWN.iter().map(|(ours, theirs)| (*ours, *theirs, None));
         for (ours, theirs, limit) in promised.chain(shown) {
             let cpu = |name: &str| {
                 let server = items(&scenario["servers"]).find(|server| server["server"] == name)?;
@@ -98,7 +98,10 @@ fn echo(result: &Value, text: &mut String) {
             };
             let (Some(a), Some(b)) = (cpu(ours), cpu(theirs)) else { continue };
             let Ratio { median, low, high } = paired_ratio(&a, &b);
-            line(text, format_args!("| {ours} / {theirs} | {median:.3} | {low:.3} … {high:.3} | {limit} |"));
+            line(
+                text,
+                format_args!("| {ours} / {theirs} | {median:.3} | {low:.3} … {high:.3} | {} |", verdict(high, limit)),
+            );
         }
         text.push('\n');
     }
@@ -164,6 +167,14 @@ fn name(value: &Value) -> &str {
     value.as_str().unwrap_or("?")
 }
 
+/// What was promised, and whether the upper bound keeps it.
+fn verdict(high: f64, limit: Option<f64>) -> String {
+    match limit {
+        None => String::new(),
+        Some(limit) => format!("≤ {limit:.2}, {}", if high <= limit { "kept" } else { "not kept" }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -189,7 +200,7 @@ mod tests {
         let mut text = String::new();
         echo(&json!({ "scenarios": [{ "connections": 50, "depth": 1, "servers": servers }] }), &mut text);
         assert!(text.contains("| netlib | 204 | 1 | 2.0200 |"), "{text}");
-        assert!(text.contains("| netlib / c-epoll | 1.020 | 1.020 … 1.020 | ≤ 1.03 |"), "{text}");
+        assert!(text.contains("| netlib / c-epoll | 1.020 | 1.020 … 1.020 | ≤ 1.03, kept |"), "{text}");
     }
 
     #[test]

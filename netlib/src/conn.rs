@@ -445,6 +445,7 @@ impl Conn {
     }
 
     /// Bytes of a file are among what waits.
+    #[cfg(feature = "http")]
     pub(crate) fn sends_file(&self) -> bool {
         self.queued() > self.in_memory() as u64
     }

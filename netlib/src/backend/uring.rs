@@ -15,6 +15,9 @@
 //! * A multishot poll ends by itself, for example when the completion queue is full. It is armed anew.
 //! * The kernel reports RDHUP even if it is not asked for. Where reading is not of interest the
 //!   poll is multishot, as a single one would be used up by that.
+//! * The wake-up of a TCP socket names urgent data along with any other, and a multishot poll passes
+//!   that on unchecked. So every event says `urgent`, and its owner reads until it would block: one
+//!   receive more per input than with epoll.
 //! * `IORING_OP_POLL_REMOVE` fails while an event is on its way; `IORING_OP_ASYNC_CANCEL` does not.
 #![allow(unsafe_code)]
 
