@@ -458,9 +458,8 @@ fn a_client_that_goes_is_noticed(kind: BackendKind) {
     drive(&mut world.reactor, &mut world.state, "the news", |state| !state.gone.is_empty());
     // So is one whose request is refused in its middle.
     let before = world.state.gone.len();
-    let _refused = world.connect(
-        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno size\r\n",
-    );
+    let _refused =
+        world.connect("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nno size\r\n");
     drive(&mut world.reactor, &mut world.state, "the other news", |state| state.gone.len() == before + 1);
     // One that only ends its side still gets its answer.
     let mut stream = world.connect("GET /parked HTTP/1.1\r\nHost: a\r\n\r\n");

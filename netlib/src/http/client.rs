@@ -5,7 +5,6 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use bytes::Bytes;
 use super::client_conn;
 use super::exchange::{Flow, chunk};
 use super::outgoing::{Outgoing, Piece};
-use crate::{CloseReason, Conn, ConnOptions, ConnectOptions, Context, SendError};
+use crate::{CloseReason, Conn, ConnOptions, ConnectOptions, Context, SendError, Target};
 
 /// A request to be made.
 ///
@@ -243,8 +242,7 @@ impl std::error::Error for ClientError {}
 /// }
 ///
 /// # fn example(cx: &mut Context<u64>) {
-/// let addr = "127.0.0.1:8080".parse().unwrap();
-/// http::fetch(cx, addr, ClientRequest::get("localhost", "/large").max_body(u64::MAX), Box::new(Count(0)));
+/// http::fetch(cx, ("localhost", 8080), ClientRequest::get("localhost", "/large").max_body(u64::MAX), Box::new(Count(0)));
 /// # }
 /// ```
 #[allow(unused_variables)]
@@ -425,15 +423,15 @@ impl fmt::Debug for Call {
     }
 }
 
-/// Makes a request of the server at `addr` on a connection of its own. `handler` is never called
+/// Makes a request of `server`, an address or a name, on a connection of its own. `handler` is never called
 /// from within this call.
 pub fn fetch<S: 'static>(
     cx: &mut Context<S>,
-    addr: SocketAddr,
+    server: impl Into<Target>,
     request: ClientRequest,
     handler: Box<dyn ResponseHandler<S>>,
 ) -> Call {
-    client_conn::start(cx, addr, request, handler)
+    client_conn::start(cx, server.into(), request, handler)
 }
 
 /// [`fetch`] of an answer that is wanted in one piece. `then` is called exactly once, never from
@@ -443,9 +441,8 @@ pub fn fetch<S: 'static>(
 /// # fn example(cx: &mut netlib::Context<()>) {
 /// use netlib::http::{self, ClientRequest};
 ///
-/// let addr = "127.0.0.1:8080".parse().unwrap();
 /// let request = ClientRequest::new("POST", "localhost", "/items").body("{}");
-/// http::request(cx, addr, request, |_, _, result| match result {
+/// http::request(cx, ("localhost", 8080), request, |_, _, result| match result {
 ///     Ok(response) => println!("status {}", response.status),
 ///     Err(error) => println!("{error}"),
 /// });
@@ -453,11 +450,11 @@ pub fn fetch<S: 'static>(
 /// ```
 pub fn request<S: 'static>(
     cx: &mut Context<S>,
-    addr: SocketAddr,
+    server: impl Into<Target>,
     request: ClientRequest,
     then: impl FnOnce(&mut S, &mut Context<S>, Result<ClientResponse, ClientError>) + 'static,
 ) -> Call {
-    fetch(cx, addr, request, gather(then))
+    fetch(cx, server, request, gather(then))
 }
 
 /// [`request`] with `GET`.
@@ -467,8 +464,7 @@ pub fn request<S: 'static>(
 /// use std::time::Duration;
 /// use netlib::http;
 ///
-/// let addr = "127.0.0.1:8080".parse().unwrap();
-/// http::get(cx, addr, "127.0.0.1:8080", "/msg_server", Duration::from_secs(3), |_, _, result| match result {
+/// http::get(cx, ("127.0.0.1", 8080), "127.0.0.1:8080", "/msg_server", Duration::from_secs(3), |_, _, result| match result {
 ///     Ok(response) if response.status == 200 => println!("{} bytes", response.body.len()),
 ///     Ok(response) => println!("status {}", response.status),
 ///     Err(error) => println!("{error}"),
@@ -477,13 +473,13 @@ pub fn request<S: 'static>(
 /// ```
 pub fn get<S: 'static>(
     cx: &mut Context<S>,
-    addr: SocketAddr,
+    server: impl Into<Target>,
     host: &str,
     path: &str,
     timeout: Duration,
     then: impl FnOnce(&mut S, &mut Context<S>, Result<ClientResponse, ClientError>) + 'static,
 ) {
-    request(cx, addr, ClientRequest::get(host, path).timeout(timeout), then);
+    request(cx, server, ClientRequest::get(host, path).timeout(timeout), then);
 }
 
 /// A handler that gathers the whole answer.

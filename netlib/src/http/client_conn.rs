@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use super::body::BodyDecoder;
 use super::client::{Call, ClientError, ClientRequest, ClientResponse, RequestBody, ResponseHandler};
 use super::parse::{self, HeadLimits, HeadScanner};
 use super::pool::PoolInner;
-use crate::{CloseReason, Conn, ConnectOptions, Context, Handler, TimerId};
+use crate::{CloseReason, Conn, ConnectOptions, Context, Handler, Target, TimerId};
 
 /// Of the head of an answer. Servers are read leniently: they are chosen, not met.
 const HEAD: HeadLimits = HeadLimits { line: 64 * 1024, head: 64 * 1024, strict: false };
@@ -50,7 +49,7 @@ impl<S: 'static> Job<S> {
 /// On a connection of its own.
 pub(super) fn start<S: 'static>(
     cx: &mut Context<S>,
-    addr: SocketAddr,
+    server: Target,
     request: ClientRequest,
     handler: Box<dyn ResponseHandler<S>>,
 ) -> Call {
@@ -58,7 +57,7 @@ pub(super) fn start<S: 'static>(
     let job = Job::new(cx, &options, request, handler);
     let call = job.call.clone();
     match job.request.head(false) {
-        Some(head) => drop(connect(cx, addr, options, job, &head, None)),
+        Some(head) => drop(connect(cx, server, options, job, &head, None)),
         None => cx.post(move |state, cx| job.fail(state, cx, ClientError::BadTarget)),
     }
     call
@@ -67,7 +66,7 @@ pub(super) fn start<S: 'static>(
 /// Connects for a job, which goes out as soon as the connection is up.
 pub(super) fn connect<S: 'static>(
     cx: &mut Context<S>,
-    addr: SocketAddr,
+    server: Target,
     options: ConnectOptions,
     job: Job<S>,
     head: &str,
@@ -76,7 +75,7 @@ pub(super) fn connect<S: 'static>(
     let left = job.deadline.saturating_duration_since(cx.now());
     let options = ConnectOptions { timeout: options.timeout.min(left), ..options };
     let line = Rc::new(Line { conn: RefCell::new(None), active: RefCell::new(None), reused: Cell::new(false) });
-    let conn = cx.connect(addr, options, Box::new(ClientConnection { line: Rc::clone(&line), pool }));
+    let conn = cx.connect(server, options, Box::new(ClientConnection { line: Rc::clone(&line), pool }));
     *line.conn.borrow_mut() = Some(conn);
     line.begin(cx, job, head);
     line

@@ -43,7 +43,7 @@ pub use exchange::{Exchange, Flow};
 pub use file::{File, FileError, Files};
 pub use message::{Request, RequestHead, Response};
 pub use pool::{Pool, PoolOptions};
-pub use server::{RequestHandler, ServerOptions, Service, buffered, serve, serve_with};
+pub use server::{RequestHandler, Server, ServerOptions, Service, buffered, serve, serve_with};
 
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -3,13 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::{Call, ClientError, ClientRequest, ClientResponse, ResponseHandler, gather};
 use super::client_conn::{self, Job, Line};
-use crate::{ConnectOptions, Context, TimerId};
+use crate::{ConnectOptions, Context, Target, TimerId};
 
 /// The limits of a [`Pool`].
 ///
@@ -67,7 +66,7 @@ pub struct Pool<S: 'static>(Rc<Handle<S>>);
 struct Handle<S: 'static>(Rc<PoolInner<S>>);
 
 pub(super) struct PoolInner<S: 'static> {
-    addr: SocketAddr,
+    server: Target,
     pub(super) options: ConnectOptions,
     limits: PoolOptions,
     /// The last used is used first, so that those that are too many come of age.
@@ -80,10 +79,10 @@ pub(super) struct PoolInner<S: 'static> {
 }
 
 impl<S: 'static> Pool<S> {
-    /// For the server at `addr`; connects when there is a request.
-    pub fn new(addr: SocketAddr, options: PoolOptions) -> Self {
+    /// For one server, by address or by name; connects when there is a request.
+    pub fn new(server: impl Into<Target>, options: PoolOptions) -> Self {
         Self(Rc::new(Handle(Rc::new(PoolInner {
-            addr,
+            server: server.into(),
             options: options.connect.clone(),
             limits: options,
             idle: RefCell::default(),
@@ -177,7 +176,7 @@ impl<S: 'static> PoolInner<S> {
 
     fn connect(self: &Rc<Self>, cx: &mut Context<S>, job: Job<S>, head: &str) {
         self.live.set(self.live.get() + 1);
-        client_conn::connect(cx, self.addr, self.options.clone(), job, head, Some(Rc::clone(self)));
+        client_conn::connect(cx, self.server.clone(), self.options.clone(), job, head, Some(Rc::clone(self)));
     }
 
     /// The connection that a request was made on had been closed: on a new one, whatever the
@@ -254,7 +253,7 @@ impl<S: 'static> Clone for Pool<S> {
 impl<S: 'static> fmt::Debug for Pool<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("addr", &self.0.0.addr)
+            .field("server", &self.0.0.server)
             .field("connections", &self.connections())
             .finish_non_exhaustive()
     }

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use super::date::DateLine;
 use super::exchange::Exchange;
 use super::message::{Request, RequestHead, Response};
 use super::parse::HeadLimits;
-use crate::{CloseReason, Context, ListenOptions, Listener, OutputPolicy};
+use crate::socket::ListeningSocket;
+use crate::{CloseReason, Conn, Context, Handler, ListenOptions, Listener, OutputPolicy};
 
 /// The limits of a server.
 ///
@@ -211,18 +211,70 @@ pub trait RequestHandler<S: 'static>: 'static {
 /// Those of [`Context::listen_on`].
 pub fn serve_with<S: 'static, V: Service<S>>(
     cx: &mut Context<S>,
-    listener: TcpListener,
+    listener: impl Into<ListeningSocket>,
     options: ServerOptions,
     service: V,
 ) -> io::Result<Listener> {
     let mut listen = options.listen.clone();
     // The marks are kept by `outgoing.rs`; another policy would act on top of that.
     listen.conn.policy = OutputPolicy::Notify;
-    let shared = Rc::new(Shared { options, date: DateLine::default() });
-    let service = Rc::new(RefCell::new(service));
-    cx.listen_on(listener, listen, move |_, _, conn| {
-        Some(Box::new(Connection::new(Rc::clone(&shared), Rc::clone(&service), conn)))
-    })
+    let server = Server::new(options, service);
+    cx.listen_on(listener, listen, move |_, _, conn| Some(server.handler(conn)))
+}
+
+/// Makes the handlers of connections that come from elsewhere than [`serve_with`]'s listener: from
+/// the listeners of a [`ReactorPool`](crate::ReactorPool), where each loop keeps a server of its own in
+/// its state, or from [`Context::adopt`]. Those connections keep [`OutputPolicy::Notify`].
+///
+/// Thread rule: it belongs to its reactor's thread.
+///
+/// ```
+/// use netlib::http::{Exchange, RequestHandler, Response, Server, ServerOptions};
+/// use netlib::reactor_pool::{PoolOptions, ReactorPool, Spread};
+/// use netlib::{Context, ListenOptions};
+///
+/// type Service = fn(&mut State, &mut Context<State>, &Exchange) -> Option<Box<dyn RequestHandler<State>>>;
+///
+/// struct State {
+///     server: Server<Service>,
+/// }
+///
+/// fn hello(_: &mut State, cx: &mut Context<State>, exchange: &Exchange) -> Option<Box<dyn RequestHandler<State>>> {
+///     exchange.send(cx, Response::new(200).body("hello\n"));
+///     None
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// let pool = ReactorPool::start(PoolOptions { threads: 2, ..PoolOptions::default() }, |_, _, _| {
+///     Ok(State { server: Server::new(ServerOptions::default(), hello as Service) })
+/// })?;
+/// let address: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();
+/// pool.listen(address, Spread::ReusePort, ListenOptions::default(), |state: &mut State, _, conn| {
+///     Some(state.server.handler(conn))
+/// })?;
+/// pool.stop()
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Server<V> {
+    shared: Rc<Shared>,
+    service: Rc<RefCell<V>>,
+}
+
+impl<V> Server<V> {
+    /// Of `options`, those of the listener are not used.
+    pub fn new(options: ServerOptions, service: V) -> Self {
+        let shared = Rc::new(Shared { options, date: DateLine::default() });
+        Self { shared, service: Rc::new(RefCell::new(service)) }
+    }
+
+    /// The handler of one connection.
+    pub fn handler<S: 'static>(&self, conn: &Conn) -> Box<dyn Handler<S>>
+    where
+        V: Service<S>,
+    {
+        Box::new(Connection::new(Rc::clone(&self.shared), Rc::clone(&self.service), conn))
+    }
 }
 
 /// Serves HTTP on a bound listener. `service` is called once per complete request, whatever its
@@ -249,7 +301,7 @@ pub fn serve_with<S: 'static, V: Service<S>>(
 /// Those of [`Context::listen_on`].
 pub fn serve<S: 'static>(
     cx: &mut Context<S>,
-    listener: TcpListener,
+    listener: impl Into<ListeningSocket>,
     options: ServerOptions,
     service: impl FnMut(&mut S, &mut Context<S>, &Request<'_>) -> Response + 'static,
 ) -> io::Result<Listener> {
