@@ -52,7 +52,7 @@ impl Default for PoolOptions {
 /// use netlib::http::{ClientRequest, Pool, PoolOptions};
 ///
 /// # fn example(cx: &mut Context<()>) {
-/// let pool = Pool::new("127.0.0.1:8080".parse().unwrap(), PoolOptions::default());
+/// let pool = Pool::new(("127.0.0.1", 8080), PoolOptions::default());
 /// for n in 0..100 {
 ///     pool.request(cx, ClientRequest::get("localhost", &format!("/items/{n}")), move |_, _, result| {
 ///         println!("{n}: {:?}", result.map(|response| response.status));
