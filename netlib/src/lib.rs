@@ -233,7 +233,7 @@
 //! |---|---|---|
 //! | `tls` | `netlib::tls` | TLS 1.2 and 1.3 by rustls: servers, clients, ALPN, certificates exchanged while running |
 //! | `http` | `netlib::http` | HTTP/1.1: streaming bodies both ways, pipelining, files and ranges; a client with a pool |
-//! | `ws` | `netlib::ws` | WebSocket, both sides, held to the Autobahn suite |
+//! | `ws` | `netlib::ws` | WebSocket, both sides, held to the published cases of the Autobahn suite |
 //!
 //! `tls` is a layer, so it goes under each of the others; `http` hands a connection over to `ws`.
 //!

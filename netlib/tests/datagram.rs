@@ -654,11 +654,14 @@ fn a_unix_peer_that_does_not_read_holds_up_only_itself(kind: BackendKind) {
     assert_eq!(sender.counters().sent.dropped, 0);
     // A peer that is gone is an error of that packet, not of the socket.
     drop(slow);
-    sender.send_to(b"gone?", slow_name).expect("room");
     sender.send_to(b"still there", quick_name).expect("room");
     drive(&mut reactor, &mut seen, "the packet", |seen| seen.payloads.len() == 6);
-    drive(&mut reactor, &mut seen, "the error", |seen| !seen.errors.is_empty());
-    assert!(matches!(seen.errors[..], [DatagramError::Send { .. }]), "{:?}", seen.errors);
+    // Again, should another test be starting a program: its child has the socket until it runs.
+    drive(&mut reactor, &mut seen, "the error", |seen| {
+        sender.send_to(b"gone?", slow_name.clone()).expect("room");
+        !seen.errors.is_empty()
+    });
+    assert!(seen.errors.iter().all(|error| matches!(error, DatagramError::Send { .. })), "{:?}", seen.errors);
 }
 
 struct Neighbour;

@@ -5,6 +5,8 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tt_tests::{Dev, Home, report};
@@ -94,21 +96,35 @@ fn link_ends(dev: &Dev) -> HashMap<&'static str, usize> {
     accepted.into_iter().chain([("msg", dialled)]).collect()
 }
 
+fn thread_names(pid: u32) -> HashMap<u32, String> {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("proc")
+        .filter_map(|entry| {
+            let path = entry.expect("proc").path();
+            let tid = path.file_name().and_then(|tid| tid.to_str()?.parse().ok()).expect("a tid");
+            // One that has just ended has no name.
+            Some((tid, fs::read_to_string(path.join("comm")).ok()?.trim().to_owned()))
+        })
+        .collect()
+}
+
 #[test]
 fn an_idle_minute_has_heartbeats_and_nothing_else() {
     let home = Home::new();
     let dev = home.start();
     let pid = dev.server.pid();
-    let names: HashMap<u32, String> = fs::read_dir(format!("/proc/{pid}/task"))
-        .expect("proc")
-        .map(|entry| {
-            let path = entry.expect("proc").path();
-            let tid = path.file_name().and_then(|tid| tid.to_str()?.parse().ok()).expect("a tid");
-            (tid, fs::read_to_string(path.join("comm")).expect("proc").trim().to_owned())
-        })
-        .collect();
     let ends = link_ends(&dev);
     assert!(ends.values().all(|ends| *ends > 0), "every role has a link: {ends:?}");
+    // A thread that was started but has not run yet still bears its parent's name.
+    let give_up = Instant::now() + Duration::from_secs(20);
+    let names = loop {
+        let names = thread_names(pid);
+        if ends.keys().all(|role| names.values().filter(|name| name == role).count() == 1) {
+            break names;
+        }
+        assert!(Instant::now() < give_up, "each role has one thread of its name: {names:?}");
+        thread::yield_now();
+    };
 
     let trace = home.path("trace");
     let strace = Command::new("timeout")
@@ -130,7 +146,10 @@ fn an_idle_minute_has_heartbeats_and_nothing_else() {
     for (tid, name) in &names {
         // A role beats twelve times a minute on each link; a trace without that saw nothing.
         let calls = threads.get(tid).map_or(0, Vec::len);
-        assert!(!ends.contains_key(name.as_str()) || calls >= 12, "{name}: {calls} calls in a minute:\n{trace}");
+        assert!(
+            !ends.contains_key(name.as_str()) || calls >= 12,
+            "{name}, {tid} of {names:?}: {calls} calls in a minute:\n{trace}"
+        );
     }
     for (tid, calls) in threads {
         let name = names.get(&tid).map_or("a new thread", String::as_str);
