@@ -45,10 +45,10 @@ pub trait Handler<S: 'static>: 'static {
         conn.close_with(CloseReason::PeerClosed);
     }
 
-    /// The output buffer grew over [`ConnOptions::high_water`].
+    /// The output buffer grew over [`ConnOptions::high_water`](crate::ConnOptions::high_water).
     fn on_high_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
 
-    /// The output buffer, once over the high mark, fell to [`ConnOptions::low_water`].
+    /// The output buffer, once over the high mark, fell to [`ConnOptions::low_water`](crate::ConnOptions::low_water).
     fn on_low_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
 
     /// Everything that was queued has been handed to the kernel. Comes in the *Flush* that did it,
