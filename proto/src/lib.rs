@@ -10,6 +10,7 @@
 //! | know what a command is, what it carries, who may send it to whom | [`command`] |
 //! | use the messages themselves | [`im`], one module per published package |
 //! | correlate a reply with its request across server links | [`Attach`] |
+//! | know what a message may carry | [`content`] |
 //! | encipher the text of a message | [`cipher`] |
 //! | digest a password | [`password`] |
 //!
@@ -57,6 +58,7 @@
 pub mod attach;
 pub mod cipher;
 pub mod command;
+pub mod content;
 pub mod password;
 pub mod pdu;
 mod redact;

@@ -28,7 +28,7 @@ shown! {
     ImLoginReq: user_name, online_status, client_type, client_version, capabilities, device_id;
     ImLoginRes: server_time, result_code, result_string, online_status, user_info, capabilities, token_expire;
     ImRegistReq: user_name;
-    ImDeviceTokenReq: user_id, client_type, attach_data;
+    ImDeviceTokenReq: user_id, client_type, attach_data, device_id;
     ImMsgData: from_user_id, to_session_id, msg_id, create_time, msg_type, attach_data, client_msg_id, refusal;
     Imp2pCmdMsg: from_user_id, to_user_id;
     ImValidateReq: user_name, attach_data;

@@ -8,6 +8,8 @@ use serde::Deserialize;
 use tt_common::bind::{self, BindError};
 use tt_common::config::RoleConfig;
 
+use crate::quiet_hours::QuietHours;
+
 /// The configuration of a db-proxy.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
@@ -22,6 +24,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Threads that read. One more writes.
     pub workers: usize,
+    /// When pushes are held back from users who want none at night, in local time.
+    pub quiet_hours: QuietHours,
     /// What may wait.
     pub limits: Limits,
     /// Times, in milliseconds.
@@ -34,6 +38,8 @@ pub struct Config {
 pub struct Limits {
     /// Messages and read marks that are not on disk yet; more are refused as overload.
     pub writes: usize,
+    /// Bytes of such messages, which voice may be full of; more are refused as overload.
+    pub write_bytes: usize,
     /// Queries without an answer yet; more get none.
     pub reads: usize,
     /// Members of one transaction.
@@ -68,6 +74,7 @@ impl Default for Config {
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9103)),
             data: PathBuf::from("teamtalk-data"),
             workers: 4,
+            quiet_hours: QuietHours::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
         }
@@ -76,7 +83,7 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { writes: 16_384, reads: 16_384, batch: 1_024 }
+        Self { writes: 16_384, write_bytes: 64 << 20, reads: 16_384, batch: 1_024 }
     }
 }
 
@@ -95,12 +102,18 @@ impl RoleConfig for Config {
         for (key, zero) in [
             ("workers", self.workers == 0),
             ("limits.writes", self.limits.writes == 0),
+            ("limits.write_bytes", self.limits.write_bytes == 0),
             ("limits.reads", self.limits.reads == 0),
             ("limits.batch", self.limits.batch == 0),
             ("timeouts.request_ms", self.timeouts.request_ms == 0),
         ] {
             if zero {
                 return Err(format!("`{key}` must not be 0"));
+            }
+        }
+        for (key, hour) in [("from", self.quiet_hours.from), ("to", self.quiet_hours.to)] {
+            if hour > 23 {
+                return Err(format!("`quiet_hours.{key}` is {hour}: an hour of the day is 0 to 23"));
             }
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! Answers are bound for clients, so lists are cut to fit [`MAX_TO_CLIENT`]: sessions and unread
 //! counts lose their oldest rows, the address book goes on at the next pull (`address_book.rs`).
 
+mod account;
 mod address_book;
 mod devices;
 mod messages;
@@ -16,13 +17,15 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use netlib::Context;
 use tt_common::Link;
-use tt_proto::im::base_define::{MsgType, SessionType};
+use tt_proto::content::{Content, Kind};
+use tt_proto::im::base_define::SessionType;
 use tt_proto::pdu::{self, MAX_TO_CLIENT, PduRef};
 use tt_proto::{Body, Command, cipher};
 
 use crate::lanes::{Access, Conversation};
 use crate::server::{Answer, Server};
-use crate::store::{MessageKind, Preview, Store, StoreError, Write};
+use crate::store::{Applied, MessageKind, Preview, Store, StoreError, Write};
+use crate::writer::WriteError;
 
 /// A command's handler.
 type Handler = fn(&mut Request<'_>);
@@ -32,6 +35,11 @@ fn handler(command: Command) -> Option<Handler> {
     Some(match command {
         Command::ValidateReq => sign_in::validate,
         Command::DeviceTokenReq => devices::token,
+        Command::GetDeviceTokenReq => devices::tokens,
+        Command::PushShieldReq => account::push_shield,
+        Command::QueryPushShieldReq => account::query_push_shield,
+        Command::ChangeSignInfoReq => account::sign_info,
+        Command::ChangeAvatarReq => account::avatar,
         Command::AllUserReq => address_book::all_users,
         Command::UsersInfoReq => address_book::users_info,
         Command::DepartmentReq => address_book::departments,
@@ -102,6 +110,33 @@ impl Request<'_> {
         self.server.query(self.cx, self.link, access, query, otherwise);
     }
 
+    /// The body, if a user stands in it: user 0 is nobody, and no client's.
+    fn body_of_user<M: Body>(&self, user: impl FnOnce(&M) -> u32) -> Option<M> {
+        let body = self.body::<M>()?;
+        if user(&body) == 0 {
+            self.link.ignore(self.cx, self.pdu);
+            return None;
+        }
+        Some(body)
+    }
+
+    /// Changes what a user has alone; `answer` makes one of whether that was done.
+    fn change<R: Body>(&mut self, user: u32, change: Write, answer: impl FnOnce(bool) -> R + 'static) {
+        let seq = self.seq();
+        let answer = move |server: &mut Server, outcome: Result<Applied, WriteError>| {
+            let done = matches!(outcome, Ok(Applied::Changed));
+            if let Err(error) = outcome {
+                server.metrics.not_changed(match error {
+                    WriteError::Overloaded(_) => "overloaded",
+                    WriteError::Store(StoreError::Refused(_)) => "refused",
+                    WriteError::Store(_) => "store failed",
+                });
+            }
+            Some(pdu::encode(seq, &answer(done)))
+        };
+        self.write(Conversation::own(user), change, Box::new(answer));
+    }
+
     fn write(&mut self, conversation: Conversation, write: Write, answer: Answer) {
         self.server.write(self.cx, self.link, conversation, write, answer);
     }
@@ -131,11 +166,19 @@ fn cut<R: Body, T: prost::Message>(answer: &R, mut items: Vec<T>) -> Vec<T> {
 }
 
 fn msg_type(kind: MessageKind) -> i32 {
-    match kind {
-        MessageKind::Text => MsgType::MsgTypeSingleText,
-        MessageKind::Voice => MsgType::MsgTypeSingleAudio,
+    let content = match kind {
+        MessageKind::Text => Content::Text,
+        MessageKind::Voice => Content::Voice,
+    };
+    Kind { session: SessionType::SessionTypeSingle, content }.to_wire().into()
+}
+
+/// What the store keeps a message's body as.
+fn message_kind(content: Content) -> MessageKind {
+    match content {
+        Content::Text => MessageKind::Text,
+        Content::Voice => MessageKind::Voice,
     }
-    .into()
 }
 
 /// What a list shows of a message: the text, or for voice a text that says so.

@@ -16,7 +16,7 @@ pub(crate) enum Access {
     Read(Conversation),
     /// Reads what any write may change, such as a user's unread counts.
     ReadAll,
-    /// Reads what no request changes.
+    /// Reads what needs no order with the writes on their way, such as the address book.
     Free,
 }
 
@@ -27,6 +27,12 @@ pub(crate) struct Conversation(u32, u32);
 impl Conversation {
     pub(crate) fn of(one: u32, other: u32) -> Self {
         Self(one.min(other), one.max(other))
+    }
+
+    /// What a user has alone: settings and devices, which are kept in order like a conversation's
+    /// messages. Nobody talks to himself, so no messages go there.
+    pub(crate) fn own(user: u32) -> Self {
+        Self(user, user)
     }
 }
 

@@ -7,7 +7,7 @@
 //! | what is kept, and the promises about it | [`store`] |
 //! | a request's way: admitted, put in order, run, answered | `server.rs`, `lanes.rs`, `writer.rs` |
 //! | what each command does | `handlers.rs` and the files below it |
-//! | locked names, counts, the end | `attempts.rs`, `metrics.rs`, `drain.rs` |
+//! | locked names, quiet hours, counts, the end | `attempts.rs`, `quiet_hours.rs`, `metrics.rs`, `drain.rs` |
 //!
 //! The reactor's thread never touches the store: writes go to one thread that commits everything
 //! that waits at once, reads to a pool of threads, and both post back what they found.
@@ -20,6 +20,7 @@ mod drain;
 mod handlers;
 mod lanes;
 mod metrics;
+mod quiet_hours;
 mod server;
 mod writer;
 
@@ -34,6 +35,7 @@ use tt_common::role::{self, StartError};
 use tt_common::{Ready, RoleHandle, metrics_http};
 
 pub use config::{Config, Limits, Listeners, Timeouts};
+pub use quiet_hours::QuietHours;
 
 use server::{DbLink, Server};
 use store::Store;

@@ -19,9 +19,12 @@ pub(crate) struct Metrics {
     commit: Histogram,
     /// Writes that have arrived and are not on disk or refused yet.
     pub(crate) writes_waiting: Gauge,
+    /// Bytes of messages among them.
+    pub(crate) write_bytes_waiting: Gauge,
     /// Queries without an answer yet.
     pub(crate) reads_waiting: Gauge,
     refused: Labelled,
+    not_changed: Labelled,
     unanswered: Labelled,
     sign_ins: Labelled,
 }
@@ -33,16 +36,24 @@ impl Metrics {
             batch: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0]),
             commit: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]),
             writes_waiting: Gauge::default(),
+            write_bytes_waiting: Gauge::default(),
             reads_waiting: Gauge::default(),
             refused: Labelled::default(),
+            not_changed: Labelled::default(),
             unanswered: Labelled::default(),
             sign_ins: Labelled::default(),
         };
         common.register("store_batch_size", "Writes that shared a transaction", all.batch.clone());
         common.register("store_commit_seconds", "Time from a batch to its sync", all.commit.clone());
         common.register("store_writes_waiting", "Writes not on disk yet", all.writes_waiting.clone());
+        common.register(
+            "store_write_bytes_waiting",
+            "Bytes of messages not on disk yet",
+            all.write_bytes_waiting.clone(),
+        );
         common.register("store_reads_waiting", "Queries without an answer yet", all.reads_waiting.clone());
         common.register("messages_refused", "Messages not stored, by reason", all.refused.clone());
+        common.register("settings_refused", "Changes of accounts not made, by reason", all.not_changed.clone());
         common.register("unanswered", "Requests without an answer, by reason", all.unanswered.clone());
         common.register("sign_ins", "Sign-ins checked, by result", all.sign_ins.clone());
         for (name, help, pick) in STORE {
@@ -58,6 +69,10 @@ impl Metrics {
 
     pub(crate) fn refused(&self, kind: &'static str) {
         self.refused.get_or_create(&Label { kind }).inc();
+    }
+
+    pub(crate) fn not_changed(&self, kind: &'static str) {
+        self.not_changed.get_or_create(&Label { kind }).inc();
     }
 
     pub(crate) fn unanswered(&self, kind: &'static str) {

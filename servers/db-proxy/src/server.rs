@@ -43,6 +43,7 @@ pub(crate) struct Server {
     lanes: Lanes<Job>,
     pending: HashMap<Ticket, Pending>,
     writes: usize,
+    write_bytes: usize,
     reads: usize,
     /// What the store said when it last failed to write, until it succeeds again.
     failing: Option<String>,
@@ -67,10 +68,9 @@ struct Pending {
 
 enum Then {
     /// The query's answer goes out; this one if it has none.
-    Query {
-        otherwise: Option<Bytes>,
-    },
-    Write(Answer),
+    Query { otherwise: Option<Bytes> },
+    /// The bytes that the write holds, and who wants to know what became of it.
+    Write(usize, Answer),
 }
 
 /// Why a query has no answer.
@@ -109,6 +109,7 @@ impl Server {
             lanes: Lanes::new(),
             pending: HashMap::new(),
             writes: 0,
+            write_bytes: 0,
             reads: 0,
             failing: None,
             noise: LogLimit::new(NOISE_INTERVAL),
@@ -148,15 +149,19 @@ impl Server {
         write: Write,
         answer: Answer,
     ) {
-        if self.writes >= self.config.limits.writes {
+        let bytes = write.weight();
+        let limits = &self.config.limits;
+        if self.writes >= limits.writes || self.write_bytes + bytes > limits.write_bytes {
             let frame = answer(self, Err(WriteError::Overloaded("too many wait")));
             self.complain(cx.now(), "write", "too many wait");
             send(link, frame);
             return;
         }
         self.writes += 1;
+        self.write_bytes += bytes;
         self.metrics.writes_waiting.inc();
-        self.admit(cx, link, Access::Write(conversation), Job::Write(write), Then::Write(answer));
+        self.metrics.write_bytes_waiting.set(self.write_bytes as i64);
+        self.admit(cx, link, Access::Write(conversation), Job::Write(write), Then::Write(bytes, answer));
     }
 
     fn admit(&mut self, cx: &Context<Self>, link: &Link<Self>, access: Access, job: Job, then: Then) {
@@ -226,7 +231,9 @@ impl Server {
                     }
                 }
             }
-            if let Some(Pending { link, then: Then::Write(answer), .. }) = self.pending.remove(&ticket) {
+            if let Some(Pending { link, then: Then::Write(bytes, answer), .. }) = self.pending.remove(&ticket) {
+                self.write_bytes -= bytes;
+                self.metrics.write_bytes_waiting.set(self.write_bytes as i64);
                 let frame = answer(self, outcome);
                 send(&link, frame);
             }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::*;
 use crate::lanes::{Access, Conversation, Lanes};
 use crate::store::{
-    Accounts, Department, Message, MessageKind, NewDepartment, NewMessage, NewUser, Page, Refusal, Session, Stats,
-    Unread, User, UserStatus, Validation,
+    Accounts, Department, Device, Message, MessageKind, NewDepartment, NewMessage, NewUser, Page, Refusal, Session,
+    Stats, Unread, User, UserStatus, Validation,
 };
 
 /// Says when a batch has come, and commits it when it is told to.
@@ -42,6 +42,14 @@ impl Store for Gate {
     }
 
     fn users_by_ids(&self, _: &[u32]) -> Result<Vec<User>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn push_shield(&self, _: u32) -> Result<Option<bool>, StoreError> {
+        Ok(None)
+    }
+
+    fn devices(&self, _: &[u32]) -> Result<Vec<Device>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -12,19 +12,25 @@ use tt_common::RoleHandle;
 use tt_common::role::RoleError;
 use tt_db_proxy::store::embedded::{Embedded, OpenError};
 use tt_db_proxy::store::{Accounts, NewUser, Store};
-use tt_db_proxy::{Config, Limits, Listeners};
-use tt_proto::im::base_define::{MsgType, SessionType};
+use tt_db_proxy::{Config, Limits, Listeners, QuietHours};
+use tt_proto::im::base_define::{ClientType, MsgType, SessionType, UserTokenInfo};
 use tt_proto::im::buddy::{
-    ImAllUserReq, ImAllUserRsp, ImDepartmentReq, ImDepartmentRsp, ImRecentContactSessionReq, ImRecentContactSessionRsp,
-    ImRemoveSessionReq, ImRemoveSessionRsp, ImUsersInfoReq, ImUsersInfoRsp,
+    ImAllUserReq, ImAllUserRsp, ImChangeAvatarReq, ImChangeAvatarRsp, ImChangeSignInfoReq, ImChangeSignInfoRsp,
+    ImDepartmentReq, ImDepartmentRsp, ImRecentContactSessionReq, ImRecentContactSessionRsp, ImRemoveSessionReq,
+    ImRemoveSessionRsp, ImUsersInfoReq, ImUsersInfoRsp,
+};
+use tt_proto::im::login::{
+    ImDeviceTokenReq, ImDeviceTokenRsp, ImPushShieldReq, ImPushShieldRsp, ImQueryPushShieldReq, ImQueryPushShieldRsp,
 };
 use tt_proto::im::message::{
     ImGetLatestMsgIdReq, ImGetLatestMsgIdRsp, ImGetMsgByIdReq, ImGetMsgByIdRsp, ImGetMsgListReq, ImGetMsgListRsp,
     ImMsgData, ImMsgDataReadAck, ImUnreadMsgCntReq, ImUnreadMsgCntRsp,
 };
-use tt_proto::im::server::{ImStopReceivePacket, ImValidateReq, ImValidateRsp};
+use tt_proto::im::server::{
+    ImGetDeviceTokenReq, ImGetDeviceTokenRsp, ImStopReceivePacket, ImValidateReq, ImValidateRsp,
+};
 use tt_proto::password::wire_digest;
-use tt_proto::pdu::{self, MAX_ON_LINK, PduRef};
+use tt_proto::pdu::{self, MAX_ON_LINK, MAX_VOICE, PduRef};
 use tt_proto::{Attach, Body, Command};
 
 const ALICE: u32 = 1;
@@ -174,6 +180,12 @@ fn text(from: u32, to: u32, content: &str) -> ImMsgData {
         attach_data: Some(cookie()),
         ..ImMsgData::default()
     }
+}
+
+/// A voice message of seven seconds.
+fn voice(from: u32, to: u32, recording: &[u8]) -> ImMsgData {
+    let body = [&7_u32.to_be_bytes(), recording].concat();
+    ImMsgData { msg_type: MsgType::MsgTypeSingleAudio.into(), msg_data: body.into(), ..text(from, to, "") }
 }
 
 fn history(user: u32, peer: u32) -> ImGetMsgListReq {
@@ -356,7 +368,9 @@ fn g6_a_message_that_is_not_stored_comes_back_with_a_reason() {
         (text(ALICE, 404, "nobody"), 3),
         (text(404, BOB, "from nobody"), 3),
         (text(ALICE, BOB, &format!("{limit}x")), 5),
-        (ImMsgData { msg_type: MsgType::MsgTypeSingleAudio.into(), ..text(ALICE, BOB, "voice") }, 3),
+        (voice(ALICE, BOB, &[]), 3),
+        (voice(ALICE, ALICE, b"sound"), 3),
+        (voice(ALICE, BOB, &vec![7; MAX_VOICE - 3]), 5),
         (ImMsgData { msg_type: MsgType::MsgTypeGroupText.into(), ..text(ALICE, BOB, "group") }, 3),
         (ImMsgData { msg_type: 99, ..text(ALICE, BOB, "?") }, 3),
         (ImMsgData { client_msg_id: Some("id".to_owned()), ..text(ALICE, BOB, "other") }, 6),
@@ -394,6 +408,191 @@ fn g6_over_the_limit_messages_are_refused_as_overload() {
     }
     assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused");
     assert_eq!(peer.say(60, &text(ALICE, BOB, "later")).msg_id, stored + 1);
+}
+
+#[test]
+fn g6_bytes_that_wait_have_a_limit_of_their_own() {
+    let proxy = Proxy::start_with(Limits { write_bytes: 100, ..Limits::default() });
+    let mut peer = proxy.link();
+    let refused = peer.say(1, &voice(ALICE, BOB, &[7; 97]));
+    assert_eq!((refused.msg_id, refused.refusal), (0, Some(7)));
+    for (seq, id) in [(2, 1), (3, 2)] {
+        let fits = peer.say(seq, &voice(ALICE, BOB, &[7; 96]));
+        assert_eq!((fits.msg_id, fits.refusal), (id, None), "what is stored waits no more");
+    }
+}
+
+/// spec/README.md, traps 27 and 28.
+#[test]
+fn a_voice_message_comes_back_whole_and_lists_show_an_enciphered_text_for_it() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    // The longest, and one of bytes that are no text.
+    let longest: Vec<u8> = (0..MAX_VOICE - 4).map(|at| (at * 7 % 251) as u8).collect();
+    let sent = [voice(ALICE, BOB, &longest), voice(BOB, ALICE, b"\0\xff\xfe")];
+    for (seq, message) in (1..).zip(&sent) {
+        let stored = peer.say(seq, message);
+        assert_eq!((u16::try_from(stored.msg_id), stored.refusal), (Ok(seq), None));
+        assert_eq!((stored.msg_type, &stored.msg_data), (message.msg_type, &message.msg_data));
+    }
+    let list: ImGetMsgListRsp = peer.ask(5, &history(BOB, ALICE));
+    let (session_type, session_id, attach_data) = (SINGLE, BOB, Some(cookie()));
+    let msg_id_list = vec![1, 2];
+    let by_id = ImGetMsgByIdReq { user_id: ALICE, session_type, session_id, msg_id_list, attach_data };
+    let by_id: ImGetMsgByIdRsp = peer.ask(6, &by_id);
+    for listed in [list.msg_list, by_id.msg_list] {
+        let bodies: Vec<_> = listed.iter().rev().map(|row| (row.msg_type, &row.msg_data)).collect();
+        assert_eq!(bodies, sent.iter().map(|message| (message.msg_type, &message.msg_data)).collect::<Vec<_>>());
+    }
+    let sessions: ImRecentContactSessionRsp =
+        peer.ask(7, &ImRecentContactSessionReq { user_id: ALICE, ..Default::default() });
+    let counts: ImUnreadMsgCntRsp = peer.ask(8, &unread(ALICE));
+    let previews = [
+        (sessions.contact_session_list[0].latest_msg_type, &sessions.contact_session_list[0].latest_msg_data),
+        (counts.unreadinfo_list[0].latest_msg_type, &counts.unreadinfo_list[0].latest_msg_data),
+    ];
+    for (kind, data) in previews {
+        assert_eq!(kind, MsgType::MsgTypeSingleAudio as i32);
+        let plain = tt_proto::cipher::Cipher::new(tt_proto::cipher::DEFAULT_KEY).decrypt(data);
+        assert_eq!(plain.as_deref().map(std::str::from_utf8), Ok(Ok("[语音]")));
+    }
+}
+
+fn token(user_id: u32, device_token: &str, device: &str) -> ImDeviceTokenReq {
+    ImDeviceTokenReq {
+        user_id,
+        device_token: device_token.to_owned(),
+        client_type: Some(ClientType::ClientTypeIos.into()),
+        attach_data: Some(cookie()),
+        device_id: Some(device.to_owned()),
+    }
+}
+
+fn pushes(peer: &mut Peer, users: &[u32]) -> Vec<(u32, i32, String, u32)> {
+    let query = ImGetDeviceTokenReq { user_id: users.to_vec(), attach_data: Some(cookie()) };
+    let answer: ImGetDeviceTokenRsp = peer.ask(77, &query);
+    assert_eq!(answer.attach_data, Some(cookie()));
+    let row = |row: UserTokenInfo| (row.user_id, row.user_type, row.token, row.push_count);
+    answer.user_token_info.into_iter().map(row).collect()
+}
+
+#[test]
+fn a_card_is_changed_with_an_answer_and_the_next_pull_has_it() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    let sign =
+        |user_id, text: &str| ImChangeSignInfoReq { user_id, sign_info: text.to_owned(), attach_data: Some(cookie()) };
+    let picture =
+        |user_id, url: &str| ImChangeAvatarReq { user_id, avatar_url: url.to_owned(), attach_data: Some(cookie()) };
+    let longest = "x".repeat(128);
+    for text in ["", "in a meeting", &longest] {
+        let done: ImChangeSignInfoRsp = peer.ask(1, &sign(ALICE, text));
+        assert_eq!((done.user_id, done.result_code, done.sign_info.as_deref()), (ALICE, 0, Some(text)));
+        assert_eq!(done.attach_data, Some(cookie()));
+    }
+    for (user, text) in [(ALICE, format!("{longest}x")), (404, "nobody".to_owned())] {
+        let refused: ImChangeSignInfoRsp = peer.ask(2, &sign(user, &text));
+        assert_eq!((refused.user_id, refused.result_code, refused.sign_info), (user, 1, None));
+        assert_eq!(refused.attach_data, Some(cookie()));
+    }
+    let done: ImChangeAvatarRsp = peer.ask(3, &picture(ALICE, "g0/a.png"));
+    assert_eq!((done.user_id, done.result_code, done.attach_data), (ALICE, 0, Some(cookie())));
+    for (user, url) in [(ALICE, "x".repeat(256)), (404, "g0".to_owned())] {
+        let refused: ImChangeAvatarRsp = peer.ask(4, &picture(user, &url));
+        assert_eq!((refused.user_id, refused.result_code), (user, 1));
+    }
+    let users: ImAllUserRsp = peer.ask(5, &ImAllUserReq { user_id: BOB, ..Default::default() });
+    let card = users.user_list.iter().find(|card| card.user_id == ALICE).expect("alice");
+    assert_eq!((card.sign_info.as_deref(), card.avatar_url.as_str()), (Some(&*longest), "g0/a.png"));
+}
+
+#[test]
+fn a_push_shield_is_set_and_asked_in_order() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    let set = |user_id, shield_status| ImPushShieldReq { user_id, shield_status, attach_data: Some(cookie()) };
+    let ask = |user_id| ImQueryPushShieldReq { user_id, attach_data: Some(cookie()) };
+    let mut burst = pdu::encode(1, &ask(ALICE)).to_vec();
+    for (seq, status) in [(2, 1), (4, 0), (6, 1)] {
+        burst.extend_from_slice(&pdu::encode(seq, &set(ALICE, status)));
+        burst.extend_from_slice(&pdu::encode(seq + 1, &ask(ALICE)));
+    }
+    peer.raw(&burst);
+    let is = |user_id, shield_status: Option<u32>| ImQueryPushShieldRsp {
+        user_id,
+        result_code: u32::from(shield_status.is_none()),
+        shield_status,
+        attach_data: Some(cookie()),
+    };
+    assert_eq!(peer.receive::<ImQueryPushShieldRsp>(1), is(ALICE, Some(0)));
+    for (seq, status) in [(2, 1), (4, 0), (6, 1)] {
+        let done: ImPushShieldRsp = peer.receive(seq);
+        assert_eq!((done.user_id, done.result_code, done.shield_status), (ALICE, 0, Some(status)));
+        assert_eq!(done.attach_data, Some(cookie()));
+        assert_eq!(peer.receive::<ImQueryPushShieldRsp>(seq + 1), is(ALICE, Some(status)));
+    }
+    for (user, status) in [(ALICE, 2), (ALICE, u32::MAX), (404, 1)] {
+        let refused: ImPushShieldRsp = peer.ask(8, &set(user, status));
+        assert_eq!((refused.result_code, refused.shield_status), (1, None), "{user} {status}");
+    }
+    assert_eq!(peer.ask::<_, ImQueryPushShieldRsp>(9, &ask(404)), is(404, None));
+    assert_eq!(peer.ask::<_, ImQueryPushShieldRsp>(9, &ask(BOB)), is(BOB, Some(0)));
+}
+
+#[test]
+fn tokens_are_kept_per_device_and_looked_up_with_the_unread_count() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    let (ios, android) = (ClientType::ClientTypeIos as i32, ClientType::ClientTypeAndroid as i32);
+    let kept: ImDeviceTokenRsp = peer.ask(1, &token(BOB, "t1", "phone"));
+    assert_eq!(kept, ImDeviceTokenRsp { user_id: BOB, attach_data: Some(cookie()) });
+    // As a recorded server sends it: no name of the device.
+    let tablet = ImDeviceTokenReq { client_type: Some(android), device_id: None, ..token(BOB, "t2", "") };
+    let _: ImDeviceTokenRsp = peer.ask(2, &tablet);
+    peer.say(3, &text(ALICE, BOB, "one"));
+    peer.say(4, &text(ALICE, BOB, "two"));
+    let both = [(BOB, android, "t2".to_owned(), 2), (BOB, ios, "t1".to_owned(), 2)];
+    assert_eq!(pushes(&mut peer, &[ALICE, BOB, 0, 404]), both);
+    // A log-out: no token, no kind.
+    let forget = ImDeviceTokenReq { client_type: None, ..token(BOB, "", "phone") };
+    let _: ImDeviceTokenRsp = peer.ask(5, &forget);
+    assert_eq!(pushes(&mut peer, &[BOB]), both[..1]);
+    // No kind of phone, or none that there is; nobody.
+    for (kind, user) in [(None, BOB), (Some(1), BOB), (Some(0x13), BOB), (Some(-1), BOB), (Some(ios), 0)] {
+        peer.send(6, &ImDeviceTokenReq { client_type: kind, ..token(user, "t3", "x") });
+    }
+    let refused: ImDeviceTokenRsp = peer.ask(7, &token(404, "t3", "x"));
+    assert_eq!(refused.user_id, 404);
+    assert_eq!(pushes(&mut peer, &[BOB, 404]), both[..1]);
+}
+
+#[test]
+fn at_night_iphones_of_who_wants_that_get_no_push() {
+    let all_day = QuietHours { from: 0, to: 23 };
+    let last_hour = QuietHours { from: 23, to: 0 };
+    // One of the two includes the present hour, whichever it is.
+    let mut found = Vec::new();
+    for quiet_hours in [all_day, last_hour] {
+        let home = home();
+        let listeners = listeners();
+        let links = listeners.links.local_addr().expect("bound");
+        let config = Config { quiet_hours, ..config(home.path()) };
+        let handle = tt_db_proxy::spawn(config, listeners).expect("a thread");
+        handle.wait_ready(PATIENCE).expect("ready");
+        let mut peer = Peer::dial(links);
+        let android = Some(ClientType::ClientTypeAndroid.into());
+        let _: ImDeviceTokenRsp = peer.ask(1, &token(BOB, "b-ios", ""));
+        let _: ImDeviceTokenRsp = peer.ask(2, &ImDeviceTokenReq { client_type: android, ..token(BOB, "b", "2") });
+        let _: ImDeviceTokenRsp = peer.ask(3, &token(ALICE, "a-ios", ""));
+        let shield = ImPushShieldReq { user_id: BOB, shield_status: 1, attach_data: None };
+        let _: ImPushShieldRsp = peer.ask(4, &shield);
+        let got: Vec<String> = pushes(&mut peer, &[ALICE, BOB]).into_iter().map(|(_, _, token, _)| token).collect();
+        found.push(got);
+        handle.stop();
+        handle.join();
+    }
+    found.sort();
+    assert_eq!(found, [vec!["a-ios", "b"], vec!["a-ios", "b-ios", "b"]]);
 }
 
 #[test]

@@ -48,4 +48,12 @@ embedded! {
     no_change_within_a_second_is_missed_by_a_pull
     a_long_address_book_comes_in_pages_that_miss_nobody
     departments_are_pulled_by_change
+    a_changed_card_is_in_the_next_pull_and_in_no_one_elses
+    no_change_within_one_batch_is_missed_by_a_pull
+    texts_of_a_card_have_limits_in_bytes
+    a_push_shield_is_off_until_it_is_set_and_nobody_pulls_it
+    each_device_of_a_user_keeps_its_own_token
+    a_token_belongs_to_who_registered_it_last
+    the_devices_of_a_user_have_a_limit
+    what_is_no_push_token_is_refused
 }

@@ -11,7 +11,6 @@ use tt_proto::im::buddy::{
     ImRemoveSessionNotify, ImRemoveSessionReq, ImRemoveSessionRsp, ImUsersInfoReq, ImUsersInfoRsp, ImUsersStatReq,
     ImUsersStatRsp,
 };
-use tt_proto::im::login::ImDeviceTokenReq;
 use tt_proto::im::message::{
     ImGetLatestMsgIdReq, ImGetLatestMsgIdRsp, ImGetMsgByIdReq, ImGetMsgByIdRsp, ImGetMsgListReq, ImGetMsgListRsp,
     ImUnreadMsgCntReq, ImUnreadMsgCntRsp,
@@ -142,14 +141,6 @@ pub(crate) fn remove_session(request: &mut Request<'_>) {
     });
 }
 
-/// A phone logs out: its push token is forgotten. Nobody waits for the answer.
-pub(crate) fn forget_device_token(request: &mut Request<'_>) {
-    let Some(link) = any_db(request, Half::Business) else { return };
-    let forget = ImDeviceTokenReq { user_id: request.member.user, ..ImDeviceTokenReq::default() };
-    // The token of a phone that cannot be reached is found out when it is used.
-    let _ = link.send(request.pdu.header.seq, &forget);
-}
-
 /// Asks another server for the client. No link or no answer: the client gets none,
 /// as ever; these answers have no place for a failure.
 fn ask<Q, R>(request: &mut Request<'_>, link: Option<Link<Server>>, query: Q)
@@ -181,7 +172,7 @@ fn ask_in_parts<Q, R>(
     });
 }
 
-fn unanswered(server: &mut Server, cx: &Context<Server>, user: u32, error: CallError) {
+pub(crate) fn unanswered(server: &mut Server, cx: &Context<Server>, user: u32, error: CallError) {
     server.metrics.unanswered(error.label());
     if let Some(unsaid) = server.noise.allow(cx.now()) {
         log::warn!("question of user {user} without answer: {error}{unsaid}");

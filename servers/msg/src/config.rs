@@ -59,7 +59,8 @@ impl Advertise {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Chat messages a second; over it the connection is not read for a while.
+    /// Chat messages a second; over it the connection is not read for a while. What is longer than a
+    /// text may be counts as one for each 8 KiB begun.
     pub messages_per_second: u32,
     /// Chat messages at once.
     pub messages_burst: u32,
@@ -67,6 +68,12 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Other requests at once.
     pub requests_burst: u32,
+    /// Signals to other clients a second, such as "is typing".
+    pub signals_per_second: u32,
+    /// Such signals at once.
+    pub signals_burst: u32,
+    /// New signature lines and pictures in a minute, of which everybody is told; more are refused.
+    pub card_changes_per_minute: u32,
     /// Bytes that may wait for a client that does not read; more closes it.
     pub output_bytes: usize,
 }
@@ -145,6 +152,9 @@ impl Default for Limits {
             messages_burst: 1_000,
             requests_per_second: 500,
             requests_burst: 1_000,
+            signals_per_second: 10,
+            signals_burst: 20,
+            card_changes_per_minute: 10,
             output_bytes: 4 << 20,
         }
     }
@@ -199,6 +209,9 @@ impl RoleConfig for Config {
             ("limits.messages_burst", limits.messages_burst == 0),
             ("limits.requests_per_second", limits.requests_per_second == 0),
             ("limits.requests_burst", limits.requests_burst == 0),
+            ("limits.signals_per_second", limits.signals_per_second == 0),
+            ("limits.signals_burst", limits.signals_burst == 0),
+            ("limits.card_changes_per_minute", limits.card_changes_per_minute == 0),
             ("limits.output_bytes", limits.output_bytes == 0),
         ] {
             if zero {

@@ -8,12 +8,14 @@
 //! | a client before and after it has signed in, and after a kick | `visitor.rs`, `member.rs`, `kick.rs` |
 //! | a message's way | `message.rs`, in order by `conversation.rs`, once by `recent.rs` |
 //! | questions that other servers answer | `buddy.rs`, cut to size by `parts.rs` |
+//! | accounts and devices of users; signals between clients | `account.rs`, `signal.rs` |
 //! | who is online | `presence.rs` |
 //! | the other servers | `peers.rs`, `links.rs` |
 //! | the shared state, the limits, the counts, the end | `state.rs`, `limits.rs`, `metrics.rs`, `drain.rs` |
 
 #![warn(missing_docs)]
 
+mod account;
 mod buddy;
 mod config;
 mod conversation;
@@ -28,6 +30,7 @@ mod parts;
 mod peers;
 mod presence;
 mod recent;
+mod signal;
 mod state;
 mod visitor;
 

@@ -8,11 +8,12 @@ use tt_proto::Command;
 use tt_proto::im::buddy::{ImRemoveSessionNotify, ImUserStatNotify};
 use tt_proto::im::message::{ImMsgData, ImMsgDataReadNotify};
 use tt_proto::im::server::{ImRoleSet, ImServerKickUser, ImServerPcLoginStatusNotify};
+use tt_proto::im::switch_service::Imp2pCmdMsg;
 use tt_proto::pdu::{DecodeError, PduRef, encode};
 
 use crate::kick::Kick;
 use crate::state::Server;
-use crate::{message, presence};
+use crate::{account, message, presence, signal};
 
 /// The handler of a link to a login server: it is told our address and load.
 pub(crate) struct LoginLink;
@@ -83,6 +84,9 @@ fn from_route(
             let notice: ImRemoveSessionNotify = pdu.decode()?;
             server.tell(notice.user_id, &encode(0, &notice));
         }
+        Ok(Command::P2pCmdMsg) => signal::relayed(server, &pdu.decode::<Imp2pCmdMsg>()?),
+        Ok(Command::SignInfoChangedNotify) => account::sign_info_changed(server, &pdu.decode()?),
+        Ok(Command::AvatarChangedNotify) => account::avatar_changed(server, &pdu.decode()?),
         Ok(Command::ServerKickUser) => Kick::from_server(&pdu.decode::<ImServerKickUser>()?).here(server, cx),
         Ok(Command::UserStatNotify) => presence::status_changed(server, pdu.decode::<ImUserStatNotify>()?),
         Ok(Command::ServerPcLoginStatusNotify) => {

@@ -2,6 +2,8 @@
 //! token bucket says when to stop reading. Everything a command needs comes to it as
 //! one [`Request`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use netlib::{CloseReason, Conn, Context, FrameHandler, Framed, Handler, TimerId};
 use tt_common::link::PduFraming;
@@ -15,7 +17,10 @@ use crate::limits::TokenBucket;
 use crate::recent::Sent;
 use crate::state::{Class, Server};
 use crate::visitor::CAPABILITY_REFUSALS;
-use crate::{buddy, kick, message, presence};
+use crate::{account, buddy, kick, message, presence, signal};
+
+/// Bytes that a client may send for one token: more than any text has.
+const TOKEN_BYTES: usize = 8 * 1024;
 
 /// Serves one request.
 type Serve = fn(&mut Request<'_>);
@@ -39,6 +44,12 @@ const COMMANDS: &[(Command, Serve)] = &[
     (Command::GetLatestMsgIdReq, buddy::latest_message_id),
     (Command::GetMsgByIdReq, buddy::messages_by_id),
     (Command::KickPcClientReq, kick::kick_pc),
+    (Command::DeviceTokenReq, account::device_token),
+    (Command::PushShieldReq, account::push_shield),
+    (Command::QueryPushShieldReq, account::query_push_shield),
+    (Command::ChangeSignInfoReq, account::sign_info),
+    (Command::ChangeAvatarReq, account::avatar),
+    (Command::P2pCmdMsg, signal::send),
     (Command::LogoutReq, log_out),
 ];
 
@@ -48,8 +59,13 @@ pub(crate) struct Member {
     pub(crate) client_type: ClientType,
     /// Understands an ack that says no.
     pub(crate) refusals: bool,
+    /// What the client calls its device; none if it does not say.
+    pub(crate) device: Option<Box<str>>,
     messages: TokenBucket,
     requests: TokenBucket,
+    /// Made with the first signal, and with the first change of the card: few connections need them.
+    signals: Option<Box<TokenBucket>>,
+    card_changes: Option<Box<TokenBucket>>,
     /// Made with the first message: most connections of a large server only listen.
     sent: Option<Box<Sent>>,
 }
@@ -70,14 +86,18 @@ impl Member {
         user: u32,
         client_type: ClientType,
         capabilities: u64,
+        device: Option<Box<str>>,
     ) -> Self {
         let limits = &server.config.limits;
         Self {
             user,
             client_type,
             refusals: capabilities & CAPABILITY_REFUSALS != 0,
+            device,
             messages: TokenBucket::new(limits.messages_per_second, limits.messages_burst, cx.now()),
             requests: TokenBucket::new(limits.requests_per_second, limits.requests_burst, cx.now()),
+            signals: None,
+            card_changes: None,
             sent: None,
         }
     }
@@ -103,6 +123,18 @@ impl Request<'_> {
         }
     }
 
+    /// Whether the user may change the card again so soon. A change is told to everybody who is
+    /// signed in anywhere, so one user must not make many.
+    pub(crate) fn may_change_card(&mut self) -> bool {
+        let (per_minute, now) = (self.server.config.limits.card_changes_per_minute, self.cx.now());
+        let new = || TokenBucket::slow(Duration::from_mins(1) / per_minute, per_minute, now);
+        let may = self.member.card_changes.get_or_insert_with(|| Box::new(new())).try_take(now);
+        if !may {
+            self.server.metrics.card_changes_refused.inc();
+        }
+        may
+    }
+
     /// Answers the request.
     pub(crate) fn reply<M: Body>(&self, answer: &M) {
         reply(self.server, self.conn, self.pdu.header.seq, answer);
@@ -126,10 +158,17 @@ impl FrameHandler<Server> for Member {
             Some(Command::MsgData) => Some(&mut self.messages),
             // Receipts come as fast as copies go out, and cost next to nothing.
             Some(Command::MsgDataAck) => None,
+            Some(Command::P2pCmdMsg) => {
+                let limits = &server.config.limits;
+                let new = || TokenBucket::new(limits.signals_per_second, limits.signals_burst, cx.now());
+                Some(&mut **self.signals.get_or_insert_with(|| Box::new(new())))
+            }
             _ => Some(&mut self.requests),
         };
+        // A recording weighs as much as many texts do, so it costs as much.
+        let tokens = 1 + (frame.len() / TOKEN_BYTES) as u32;
         // This request is served; the next one is not read before there is a token for it.
-        if let Some(wait) = bucket.and_then(|bucket| bucket.take(cx.now())) {
+        if let Some(wait) = bucket.and_then(|bucket| bucket.take(cx.now(), tokens)) {
             server.metrics.paused.inc();
             conn.pause();
             cx.conn_timer(conn, wait);
@@ -191,7 +230,7 @@ fn log_out(request: &mut Request<'_>) {
         return;
     }
     if request.member.class() == Class::Mobile {
-        buddy::forget_device_token(request);
+        account::forget_device_token(request);
     }
     request.reply(&ImLogoutRsp { result_code: 0 });
     request.conn.close();

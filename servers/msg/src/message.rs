@@ -11,9 +11,10 @@
 use bytes::Bytes;
 use netlib::{Conn, Context, Token};
 use tt_common::{CallError, Link};
-use tt_proto::im::base_define::{MsgType, SessionType};
+use tt_proto::content::{self, Unfit};
+use tt_proto::im::base_define::SessionType;
 use tt_proto::im::message::{ImMsgData, ImMsgDataAck, ImMsgDataReadAck, ImMsgDataReadNotify};
-use tt_proto::pdu::{MAX_TEXT, encode};
+use tt_proto::pdu::encode;
 
 use crate::buddy;
 use crate::conversation::{Conversation, Turn};
@@ -127,18 +128,14 @@ pub(crate) fn send(request: &mut Request<'_>) {
     forward(request.server, request.cx, Outgoing { message, origin });
 }
 
-/// Whether this server takes the message. Group and voice messages come later.
+/// Whether this server takes the message. Group messages come later.
 fn check(message: &ImMsgData, from: u32) -> Result<(), (Refusal, &'static str)> {
-    match MsgType::try_from(message.msg_type) {
-        Ok(MsgType::MsgTypeSingleText) => {}
-        Ok(_) => return Err((Refusal::Policy, "kind not served")),
-        Err(_) => return Err((Refusal::Policy, "unknown kind")),
-    }
-    if message.msg_data.is_empty() {
-        return Err((Refusal::Policy, "empty"));
-    }
-    if message.msg_data.len() > MAX_TEXT {
-        return Err((Refusal::TooLarge, "too large"));
+    let kind = content::check(message.msg_type, &message.msg_data).map_err(|unfit| {
+        let refusal = if unfit == Unfit::TooLarge { Refusal::TooLarge } else { Refusal::Policy };
+        (refusal, unfit.label())
+    })?;
+    if kind.session != SessionType::SessionTypeSingle {
+        return Err((Refusal::Policy, "kind not served"));
     }
     if message.to_session_id == from {
         return Err((Refusal::Policy, "to oneself"));

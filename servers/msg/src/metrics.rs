@@ -39,6 +39,10 @@ pub(crate) struct Metrics {
     pub(crate) copies: Counter,
     pub(crate) copies_missed: Counter,
     pub(crate) relays_dropped: Counter,
+    /// Signals handed to clients.
+    pub(crate) signals: Counter,
+    /// Changes of cards refused because there were too many.
+    pub(crate) card_changes_refused: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -68,6 +72,12 @@ impl Metrics {
         common.register("copies", "Copies of messages sent to clients", all.copies.clone());
         common.register("copies_missed", "Copies not acknowledged in 15 s", all.copies_missed.clone());
         common.register("relays_dropped", "PDUs for other msg servers without a route", all.relays_dropped.clone());
+        common.register("signals", "Signals between clients, handed to one", all.signals.clone());
+        common.register(
+            "card_changes_refused",
+            "Signature lines and pictures not changed for their number",
+            all.card_changes_refused.clone(),
+        );
         all
     }
 

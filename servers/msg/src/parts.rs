@@ -5,8 +5,10 @@ use netlib::Conn;
 use prost::Message;
 use tt_proto::im::base_define::{ContactSessionInfo, DepartInfo, MsgInfo, UnreadInfo, UserInfo, UserStat};
 use tt_proto::im::buddy::{
-    ImAllUserRsp, ImDepartmentRsp, ImRecentContactSessionRsp, ImRemoveSessionRsp, ImUsersInfoRsp, ImUsersStatRsp,
+    ImAllUserRsp, ImChangeAvatarRsp, ImChangeSignInfoRsp, ImDepartmentRsp, ImRecentContactSessionRsp,
+    ImRemoveSessionRsp, ImUsersInfoRsp, ImUsersStatRsp,
 };
+use tt_proto::im::login::{ImPushShieldRsp, ImQueryPushShieldRsp};
 use tt_proto::im::message::{ImGetLatestMsgIdRsp, ImGetMsgByIdRsp, ImGetMsgListRsp, ImUnreadMsgCntRsp};
 use tt_proto::pdu::{self, MAX_TO_CLIENT};
 use tt_proto::{Attach, Body};
@@ -47,7 +49,11 @@ macro_rules! parts {
 
 parts! {
     ImAllUserRsp { user_list: UserInfo }
+    ImChangeAvatarRsp {}
+    ImChangeSignInfoRsp {}
     ImDepartmentRsp { dept_list: DepartInfo }
+    ImPushShieldRsp {}
+    ImQueryPushShieldRsp {}
     ImRecentContactSessionRsp { contact_session_list: ContactSessionInfo }
     ImRemoveSessionRsp {}
     ImUsersInfoRsp { user_info_list: UserInfo }

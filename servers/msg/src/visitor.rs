@@ -39,6 +39,9 @@ pub(crate) struct Visitor {
 /// not make the server hold as much as a member may.
 const MAX_PDU: usize = 16 * 1024;
 
+/// Longest name of a device, in bytes; with a longer one a device has none.
+const MAX_DEVICE_ID: usize = 64;
+
 impl Visitor {
     /// The handler of a new connection, framing in front.
     pub(crate) fn framed() -> Box<dyn Handler<Server>> {
@@ -76,6 +79,7 @@ impl Visitor {
             client_type,
             online_status: UserStatType::try_from(request.online_status).unwrap_or(UserStatType::UserStatusOnline),
             capabilities: request.capabilities,
+            device: request.device_id.filter(|id| (1..=MAX_DEVICE_ID).contains(&id.len())).map(String::into_boxed_str),
         };
         let validate = ImValidateReq { user_name: request.user_name, password: request.password, attach_data: None };
         server.call(cx, &link, seq, validate, move |server, cx, reply| {
@@ -126,6 +130,8 @@ struct Candidate {
     online_status: UserStatType,
     /// What the client announced; none for a client that does not know the field.
     capabilities: Option<u64>,
+    /// What the client calls its device.
+    device: Option<Box<str>>,
 }
 
 impl Candidate {
@@ -180,7 +186,7 @@ impl Candidate {
         server.metrics.sign_in(ResultType::RefuseReasonNone);
         server.metrics.show(&server.clients);
         self.conn.set_idle_timeout(Some(server.config.timeouts.idle(class)));
-        let member = Member::new(server, cx, user, self.client_type, self.capabilities.unwrap_or(0));
+        let member = Member::new(server, cx, user, self.client_type, self.capabilities.unwrap_or(0), self.device);
         cx.replace_handler(&self.conn, member::framed(member));
         log::debug!("user {user} signed in from {} as {:?}", self.conn.peer_addr(), self.client_type);
     }

@@ -17,13 +17,15 @@ pub(crate) struct MsgLink;
 const MAX_STATUS_IDS: usize = 5_000;
 
 /// Passed on from one link to all others, byte for byte.
-const RELAYED: [Command; 7] = [
+const RELAYED: [Command; 8] = [
     Command::MsgData,
     Command::MsgDataReadNotify,
     Command::RemoveSessionNotify,
     Command::GroupChangeMemberNotify,
     Command::FileNotify,
     Command::P2pCmdMsg,
+    // Sent by no recorded server; the sender tells its own clients itself.
+    Command::AvatarChangedNotify,
     Command::ServerKickUser,
 ];
 

@@ -3,14 +3,15 @@
 //! 0x0301 always comes back: with its id once it is on disk (G1), or with id 0 and a reason in
 //! field 103, so that the msg server can say no to clients that understand it (G6).
 
-use tt_proto::im::base_define::{MsgInfo, MsgType};
+use tt_proto::content::{self, Unfit};
+use tt_proto::im::base_define::{MsgInfo, SessionType};
 use tt_proto::im::message::{
     ImGetLatestMsgIdReq, ImGetLatestMsgIdRsp, ImGetMsgByIdReq, ImGetMsgByIdRsp, ImGetMsgListReq, ImGetMsgListRsp,
     ImMsgData, ImMsgDataReadAck,
 };
-use tt_proto::pdu::{MAX_TEXT, encode};
+use tt_proto::pdu::encode;
 
-use super::{Request, cut, msg_type};
+use super::{Request, cut, message_kind, msg_type};
 use crate::lanes::{Access, Conversation};
 use crate::store::{Applied, Message, MessageKind, NewMessage, Refusal, StoreError, Write};
 use crate::writer::WriteError;
@@ -30,7 +31,6 @@ const EMPTY: Reason = Reason(3, "empty");
 const TO_ONESELF: Reason = Reason(3, "to oneself");
 const UNKNOWN_USER: Reason = Reason(3, "unknown user");
 const BAD_ID: Reason = Reason(3, "message id too long");
-const TOO_LARGE: Reason = Reason(5, "too large");
 const ID_REUSED: Reason = Reason(6, "message id reused");
 const OVERLOADED: Reason = Reason(7, "overloaded");
 
@@ -38,17 +38,20 @@ const OVERLOADED: Reason = Reason(7, "overloaded");
 pub(super) fn send(request: &mut Request<'_>) {
     let Some(message) = request.body::<ImMsgData>() else { return };
     let seq = request.seq();
-    if let Err(reason) = check(&message) {
-        request.server.metrics.refused(reason.1);
-        request.reply(&refused(message, reason));
-        return;
-    }
+    let kind = match check(&message) {
+        Ok(kind) => kind,
+        Err(reason) => {
+            request.server.metrics.refused(reason.1);
+            request.reply(&refused(message, reason));
+            return;
+        }
+    };
     let conversation = Conversation::of(message.from_user_id, message.to_session_id);
     let write = Write::Message(NewMessage {
         from: message.from_user_id,
         to: message.to_session_id,
         created: message.create_time,
-        kind: MessageKind::Text,
+        kind,
         content: message.msg_data.clone(),
         client_msg_id: message.client_msg_id.clone().filter(|id| !id.is_empty()),
     });
@@ -70,23 +73,26 @@ pub(super) fn send(request: &mut Request<'_>) {
     request.write(conversation, write, Box::new(answer));
 }
 
-fn check(message: &ImMsgData) -> Result<(), Reason> {
-    if MsgType::try_from(message.msg_type) != Ok(MsgType::MsgTypeSingleText) {
+fn check(message: &ImMsgData) -> Result<MessageKind, Reason> {
+    let kind = content::check(message.msg_type, &message.msg_data).map_err(unfit)?;
+    if kind.session != SessionType::SessionTypeSingle {
         return Err(NOT_SERVED);
     }
     if message.from_user_id == message.to_session_id {
         return Err(TO_ONESELF);
     }
-    if message.msg_data.is_empty() {
-        return Err(EMPTY);
-    }
-    if message.msg_data.len() > MAX_TEXT {
-        return Err(TOO_LARGE);
-    }
     if message.client_msg_id.as_ref().is_some_and(|id| id.len() > MAX_CLIENT_MSG_ID) {
         return Err(BAD_ID);
     }
-    Ok(())
+    Ok(message_kind(kind.content))
+}
+
+fn unfit(unfit: Unfit) -> Reason {
+    let number = match unfit {
+        Unfit::TooLarge => 5,
+        Unfit::UnknownKind | Unfit::Empty | Unfit::NoRecording => 3,
+    };
+    Reason(number, unfit.label())
 }
 
 fn reason(error: &WriteError) -> Reason {

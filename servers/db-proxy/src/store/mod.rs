@@ -12,7 +12,8 @@ pub mod embedded;
 
 pub use error::{Refusal, StoreError};
 pub use model::{
-    Applied, Department, Message, MessageKind, NewDepartment, NewMessage, NewUser, Page, Preview, Session, Stats,
+    AccountChange, Applied, Department, Device, MAX_AVATAR, MAX_DEVICE_ID, MAX_DEVICES, MAX_PUSH_TOKEN, MAX_SIGN_INFO,
+    Message, MessageKind, NewDepartment, NewMessage, NewUser, Page, Platform, Preview, PushToken, Session, Stats,
     Unread, User, UserStatus, Validation, Write,
 };
 
@@ -44,6 +45,12 @@ pub trait Store: Accounts {
 
     /// Departments with a change stamp above `since`, oldest change first, deleted ones included.
     fn departments_changed_since(&self, since: u32, budget: usize) -> Result<Page<Department>, StoreError>;
+
+    /// Whether pushes to the user are held back at night; `None` for an unknown user.
+    fn push_shield(&self, user: u32) -> Result<Option<bool>, StoreError>;
+
+    /// The devices of these users to which pushes may go, user by user in the order asked.
+    fn devices(&self, users: &[u32]) -> Result<Vec<Device>, StoreError>;
 
     /// The user's sessions updated after `since`, newest first, at most `limit`; sessions without
     /// a message that can be shown are left out.

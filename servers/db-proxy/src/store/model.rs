@@ -236,6 +236,92 @@ pub enum Write {
         /// The session with whom.
         peer: u32,
     },
+    /// Change what a user may change of the own account.
+    Account {
+        /// Whose.
+        user: u32,
+        /// What of it.
+        change: AccountChange,
+    },
+    /// Keep or forget the push token of one device.
+    Device {
+        /// Whose device.
+        user: u32,
+        /// The device's name for itself, unique per user; empty for all that have none.
+        device: String,
+        /// Its token; `None` forgets it.
+        token: Option<PushToken>,
+    },
+}
+
+/// What a user may change of the own account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccountChange {
+    /// The signature line, at most [`MAX_SIGN_INFO`] bytes.
+    SignInfo(String),
+    /// The picture, at most [`MAX_AVATAR`] bytes: a path on the image store or a full URL.
+    Avatar(String),
+    /// Whether pushes are held back at night.
+    PushShield(bool),
+}
+
+/// Longest signature line, in bytes.
+pub const MAX_SIGN_INFO: usize = 128;
+/// Longest address of a picture, in bytes.
+pub const MAX_AVATAR: usize = 255;
+/// Longest push token, in bytes.
+pub const MAX_PUSH_TOKEN: usize = 1_024;
+/// Longest name that a device has for itself, in bytes.
+pub const MAX_DEVICE_ID: usize = 64;
+/// Devices of one user whose tokens are kept; the one that was registered longest ago goes first.
+pub const MAX_DEVICES: u32 = 16;
+
+/// Where a push notification for a device goes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PushToken {
+    /// Whose push service.
+    pub platform: Platform,
+    /// What that service calls the device.
+    pub token: String,
+}
+
+/// A push service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// Apple's.
+    Ios = 0x11,
+    /// Google's and others'.
+    Android = 0x12,
+}
+
+impl Platform {
+    /// The platform of the client type with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::Ios, Self::Android].into_iter().find(|platform| *platform as u32 == number)
+    }
+}
+
+/// A device to which pushes may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Whose.
+    pub user: u32,
+    /// Where it is reached.
+    pub push: PushToken,
+    /// Whether its user wants none at night.
+    pub shield: bool,
+}
+
+impl Write {
+    /// Bytes that it brings.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Message(message) => message.content.len(),
+            Self::Account { change: AccountChange::SignInfo(text) | AccountChange::Avatar(text), .. } => text.len(),
+            Self::Device { device, token, .. } => device.len() + token.as_ref().map_or(0, |push| push.token.len()),
+            _ => 0,
+        }
+    }
 }
 
 /// What became of a member of a batch.
@@ -260,6 +346,8 @@ pub enum Applied {
         /// Whether it was on it.
         found: bool,
     },
+    /// The account or the device is as it was asked for.
+    Changed,
 }
 
 /// Counters since the store was opened.
@@ -304,6 +392,12 @@ impl fmt::Debug for NewMessage {
             .field("content", &Hidden(self.content.len()))
             .field("client_msg_id", &self.client_msg_id)
             .finish()
+    }
+}
+
+impl fmt::Debug for PushToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushToken").field("platform", &self.platform).field("token", &Hidden(self.token.len())).finish()
     }
 }
 

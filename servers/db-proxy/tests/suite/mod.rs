@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 
 use helpers::{apply, ids, send, text, user};
 use tt_db_proxy::store::{
-    Applied, MAX_PAGE_BYTES, MAX_PAGE_ROWS, Message, MessageKind, NewDepartment, NewMessage, NewUser, Refusal, Store,
+    AccountChange, Applied, MAX_AVATAR, MAX_DEVICE_ID, MAX_DEVICES, MAX_PAGE_BYTES, MAX_PAGE_ROWS, MAX_PUSH_TOKEN,
+    MAX_SIGN_INFO, Message, MessageKind, NewDepartment, NewMessage, NewUser, Platform, PushToken, Refusal, Store,
     StoreError, UserStatus, Validation, Write,
 };
 use tt_proto::password::wire_digest;
@@ -483,4 +484,136 @@ pub(crate) fn departments_are_pulled_by_change(store: &dyn Store) {
     assert!(nothing.items.is_empty() && nothing.latest == page.latest);
     assert_ne!(sales, support);
     assert_eq!(save(999, "?", false), Err(Refusal::UnknownDepartment(999).into()));
+}
+
+fn change(store: &dyn Store, user: u32, change: AccountChange) -> Result<Applied, StoreError> {
+    apply(store, Write::Account { user, change })
+}
+
+fn keep(store: &dyn Store, user: u32, device: &str, token: Option<&str>) -> Result<Applied, StoreError> {
+    let token = token.map(|token| PushToken { platform: Platform::Ios, token: token.to_owned() });
+    apply(store, Write::Device { user, device: device.to_owned(), token })
+}
+
+fn tokens(store: &dyn Store, users: &[u32]) -> Vec<(u32, String)> {
+    let devices = store.devices(users).expect("devices");
+    devices.into_iter().map(|device| (device.user, device.push.token)).collect()
+}
+
+pub(crate) fn a_changed_card_is_in_the_next_pull_and_in_no_one_elses(store: &dyn Store) {
+    let (alice, bob) = pair(store);
+    let before = store.users_changed_since(0, usize::MAX).expect("pull").latest;
+    assert_eq!(change(store, alice, AccountChange::SignInfo("away".into())), Ok(Applied::Changed));
+    assert_eq!(change(store, alice, AccountChange::SignInfo("back".into())), Ok(Applied::Changed));
+    assert_eq!(change(store, bob, AccountChange::Avatar("g0/b.png".into())), Ok(Applied::Changed));
+    let page = store.users_changed_since(before + 1, usize::MAX).expect("pull");
+    let cards: Vec<_> =
+        page.items.iter().map(|user| (user.id, user.sign_info.as_str(), user.avatar.as_str())).collect();
+    assert_eq!(cards, [(alice, "back", ""), (bob, "", "g0/b.png")]);
+    // Whoever pulled between the two changes misses neither, however short the time between.
+    let first = page.items[0].updated;
+    let rest = store.users_changed_since(first, usize::MAX).expect("pull");
+    assert_eq!(rest.items.iter().map(|user| user.id).collect::<Vec<_>>(), [alice, bob]);
+    assert!(store.users_changed_since(rest.latest, usize::MAX).expect("pull").items.is_empty());
+}
+
+pub(crate) fn no_change_within_one_batch_is_missed_by_a_pull(store: &dyn Store) {
+    let (alice, bob) = pair(store);
+    let before = store.users_changed_since(0, usize::MAX).expect("pull").latest;
+    let sign = |user, text: &str| Write::Account { user, change: AccountChange::SignInfo(text.into()) };
+    let answers = store.apply(&[sign(alice, "a"), sign(bob, "b"), sign(alice, "c"), sign(404, "nobody")]);
+    assert_eq!(answers[..3], [Ok(Applied::Changed), Ok(Applied::Changed), Ok(Applied::Changed)]);
+    assert_eq!(answers[3], Err(Refusal::UnknownUser(404).into()));
+    let page = store.users_changed_since(before, usize::MAX).expect("pull");
+    let stamps: BTreeSet<u32> = page.items.iter().map(|user| user.updated).collect();
+    assert_eq!(stamps.len(), 2, "each has a stamp of its own: {page:?}");
+    assert!(stamps.iter().all(|stamp| *stamp > before));
+    assert_eq!(page.items.iter().map(|user| user.sign_info.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+}
+
+pub(crate) fn texts_of_a_card_have_limits_in_bytes(store: &dyn Store) {
+    let alice = user(store, "alice");
+    type Make = fn(String) -> AccountChange;
+    for (make, limit) in [(AccountChange::SignInfo as Make, MAX_SIGN_INFO), (AccountChange::Avatar, MAX_AVATAR)] {
+        assert_eq!(change(store, alice, make("x".repeat(limit))), Ok(Applied::Changed));
+        for long in ["x".repeat(limit + 1), "语".repeat(limit / 3 + 1)] {
+            let refused = change(store, alice, make(long));
+            assert!(matches!(refused, Err(StoreError::Refused(Refusal::BadField(_)))), "{refused:?}");
+        }
+        assert_eq!(change(store, alice, make(String::new())), Ok(Applied::Changed));
+    }
+}
+
+pub(crate) fn a_push_shield_is_off_until_it_is_set_and_nobody_pulls_it(store: &dyn Store) {
+    let (alice, bob) = pair(store);
+    let latest = store.users_changed_since(0, usize::MAX).expect("pull").latest;
+    assert_eq!(store.push_shield(alice), Ok(Some(false)));
+    // Twice the same is no failure (trap 42).
+    for on in [true, true, false, true] {
+        assert_eq!(change(store, alice, AccountChange::PushShield(on)), Ok(Applied::Changed));
+        assert_eq!(store.push_shield(alice), Ok(Some(on)));
+    }
+    assert_eq!(store.push_shield(bob), Ok(Some(false)));
+    assert_eq!(store.push_shield(404), Ok(None));
+    assert_eq!(change(store, 404, AccountChange::PushShield(true)), Err(Refusal::UnknownUser(404).into()));
+    assert!(store.users_changed_since(latest, usize::MAX).expect("pull").items.is_empty());
+}
+
+pub(crate) fn each_device_of_a_user_keeps_its_own_token(store: &dyn Store) {
+    let (alice, bob) = pair(store);
+    for (user, device, token) in [(alice, "", "a0"), (alice, "phone", "a1"), (bob, "phone", "b1"), (alice, "", "a2")] {
+        assert_eq!(keep(store, user, device, Some(token)), Ok(Applied::Changed));
+    }
+    let both = || tokens(store, &[bob, alice, 404]);
+    assert_eq!(both(), [(bob, "b1".to_owned()), (alice, "a2".to_owned()), (alice, "a1".to_owned())]);
+    // One is forgotten, the others stay; forgetting again changes nothing.
+    for _ in 0..2 {
+        assert_eq!(keep(store, alice, "", None), Ok(Applied::Changed));
+        assert_eq!(both(), [(bob, "b1".to_owned()), (alice, "a1".to_owned())]);
+    }
+    assert_eq!(change(store, bob, AccountChange::PushShield(true)), Ok(Applied::Changed));
+    let shields: Vec<bool> =
+        store.devices(&[alice, bob]).expect("devices").iter().map(|device| device.shield).collect();
+    assert_eq!(shields, [false, true]);
+}
+
+/// The recorded system sent the pushes of both to a phone that two people had used.
+pub(crate) fn a_token_belongs_to_who_registered_it_last(store: &dyn Store) {
+    let (alice, bob) = pair(store);
+    for user in [alice, bob] {
+        assert_eq!(keep(store, user, "the phone", Some("t")), Ok(Applied::Changed));
+        assert_eq!(tokens(store, &[alice, bob]), [(user, "t".to_owned())]);
+    }
+    // Under another name too.
+    assert_eq!(keep(store, bob, "renamed", Some("t")), Ok(Applied::Changed));
+    assert_eq!(tokens(store, &[alice, bob]), [(bob, "t".to_owned())]);
+}
+
+pub(crate) fn the_devices_of_a_user_have_a_limit(store: &dyn Store) {
+    let alice = user(store, "alice");
+    for number in 0..2 * MAX_DEVICES {
+        // Names in falling order, so that the newest is not the one that sorts last.
+        let name = format!("{:04}", 1_000 - number);
+        assert_eq!(keep(store, alice, &name, Some(&name)), Ok(Applied::Changed));
+        let kept = tokens(store, &[alice]);
+        assert!(kept.contains(&(alice, name)), "the newest stays");
+        assert_eq!(kept.len() as u32, MAX_DEVICES.min(number + 1));
+    }
+}
+
+pub(crate) fn what_is_no_push_token_is_refused(store: &dyn Store) {
+    let alice = user(store, "alice");
+    let bad_field = |answer: Result<Applied, StoreError>| match answer {
+        Err(StoreError::Refused(Refusal::BadField(_))) => {}
+        other => panic!("not refused: {other:?}"),
+    };
+    bad_field(keep(store, alice, "", Some("")));
+    bad_field(keep(store, alice, "", Some("a\nb")));
+    bad_field(keep(store, alice, "", Some(&"x".repeat(MAX_PUSH_TOKEN + 1))));
+    bad_field(keep(store, alice, &"x".repeat(MAX_DEVICE_ID + 1), Some("t")));
+    assert_eq!(keep(store, 404, "", Some("t")), Err(Refusal::UnknownUser(404).into()));
+    assert_eq!(tokens(store, &[alice, 404]), []);
+    let (device, token) = ("d".repeat(MAX_DEVICE_ID), "t".repeat(MAX_PUSH_TOKEN));
+    assert_eq!(keep(store, alice, &device, Some(&token)), Ok(Applied::Changed));
+    assert_eq!(tokens(store, &[alice]), [(alice, token)]);
 }

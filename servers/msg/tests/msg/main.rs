@@ -1,6 +1,7 @@
 //! The msg server's rules, each on real sockets against servers and clients that the
 //! test plays itself.
 
+mod account;
 mod bad_input;
 mod kick;
 mod logs;
@@ -9,5 +10,6 @@ mod order;
 mod presence;
 mod questions;
 mod sign_in;
+mod signals;
 mod stop;
 mod support;

@@ -7,9 +7,9 @@ use tt_proto::im::base_define::{MsgType, SessionType};
 use tt_proto::im::message::{
     ImClientTimeReq, ImClientTimeRsp, ImMsgData, ImMsgDataAck, ImMsgDataReadAck, ImMsgDataReadNotify,
 };
-use tt_proto::pdu::{self, MAX_TEXT};
+use tt_proto::pdu::{self, MAX_TEXT, MAX_VOICE};
 
-use crate::support::{MAC, PC, PHONE, World, ack, text};
+use crate::support::{MAC, PC, PHONE, World, ack, text, voice};
 
 /// Announces that the client understands an ack that says no.
 const REFUSALS: Option<u64> = Some(0b10);
@@ -139,7 +139,10 @@ fn refused() -> Vec<(ImMsgData, u32)> {
         (text(2, &"x".repeat(MAX_TEXT + 1)), 5),
         (text(1, "to myself"), 3),
         (ImMsgData { msg_type: 0x99, ..text(2, "x") }, 3),
-        (of(MsgType::MsgTypeSingleAudio), 3),
+        (voice(2, 0), 3),
+        (voice(2, MAX_VOICE - 3), 5),
+        (voice(1, 10), 3),
+        (ImMsgData { msg_data: Bytes::from_static(b"\0\0\0"), ..voice(2, 10) }, 3),
         (of(MsgType::MsgTypeGroupText), 3),
         (of(MsgType::MsgTypeGroupAudio), 3),
         (ImMsgData { client_msg_id: Some("x".repeat(65)), ..text(2, "x") }, 3),
@@ -169,7 +172,7 @@ fn g6_old_clients_get_silence_that_is_counted() {
     let empty = world.server.metric("teamtalk_messages_refused_total{kind=\"empty\"}");
     let large = world.server.metric("teamtalk_messages_refused_total{kind=\"too large\"}");
     let malformed = world.server.metric("teamtalk_requests_ignored_total{kind=\"malformed\"}");
-    assert_eq!((empty, large, malformed), (1, 1, 1));
+    assert_eq!((empty, large, malformed), (1, 2, 1));
 }
 
 #[test]
@@ -179,6 +182,64 @@ fn a_text_of_exactly_the_limit_is_accepted() {
     sender.send(1, &text(2, &"x".repeat(MAX_TEXT)));
     assert_eq!(world.store(1).msg_data.len(), MAX_TEXT);
     assert_eq!(sender.expect::<ImMsgDataAck>().1, ack(1, 2, 1, None));
+}
+
+/// spec/README.md, trap 27: live copies have what history has.
+#[test]
+fn a_voice_message_is_stored_relayed_and_copied_whole() {
+    let mut world = World::new();
+    let mut sender = world.sign_in(1, PC);
+    let mut receiver = world.sign_in(2, PC);
+    for (seq, len) in [(1, 1), (2, MAX_VOICE - 4)] {
+        let sent = voice(2, len);
+        sender.send(seq, &sent);
+        let at_store = world.store(u32::from(seq));
+        assert_eq!((at_store.msg_type, &at_store.msg_data), (sent.msg_type, &sent.msg_data));
+        assert_eq!(sender.expect(), (seq, ack(1, 2, u32::from(seq), None)));
+        for other in [&mut world.route, &mut receiver] {
+            let (seq, copy) = other.expect::<ImMsgData>();
+            assert_eq!((seq, copy.msg_type, &copy.msg_data), (0, sent.msg_type, &sent.msg_data));
+        }
+    }
+    let from_elsewhere = ImMsgData { from_user_id: 1, msg_id: 3, ..voice(2, 50_000) };
+    world.route.send(9, &from_elsewhere);
+    assert_eq!(receiver.expect(), (0, from_elsewhere));
+}
+
+/// Each number of spec/gaps.md §6 that a store may give, and one that nobody knows.
+#[test]
+fn g6_every_reason_of_the_store_reaches_a_client_that_understands_it() {
+    let mut world = World::new();
+    let mut sender = world.sign_in_with(1, PC, REFUSALS);
+    let mut old = world.sign_in(3, PC);
+    for result in [1, 2, 3, 4, 5, 6, 7, 250] {
+        for client in [&mut sender, &mut old] {
+            client.send(result as u16, &text(2, "x"));
+            let (seq, message) = world.db.expect::<ImMsgData>();
+            world.db.send(seq, &ImMsgData { msg_id: 0, refusal: Some(result), ..message });
+        }
+        assert_eq!(sender.expect(), (result as u16, ack(1, 2, 0, Some(result))));
+    }
+    old.expect_nothing();
+    world.server.wait_for("teamtalk_messages_refused_total{kind=\"by the store\"}", 16);
+}
+
+#[test]
+fn a_recording_costs_as_many_tokens_as_it_is_long() {
+    let mut world = World::with(|config| {
+        config.limits.messages_per_second = 100;
+        config.limits.messages_burst = 20;
+    });
+    let mut sender = world.sign_in(1, PC);
+    let start = Instant::now();
+    for seq in 1..=2 {
+        sender.send(seq, &voice(2, 240 * 1024));
+        world.store(u32::from(seq));
+    }
+    // 31 tokens each; 20 were there.
+    let took = start.elapsed().as_millis();
+    assert!(took >= 100, "the second recording was read after {took} ms");
+    assert!(world.server.metric("teamtalk_rate_pauses_total") > 0);
 }
 
 #[test]

@@ -289,6 +289,12 @@ impl World {
     pub(crate) fn sign_in_with(&mut self, user: u32, client_type: ClientType, capabilities: Option<u64>) -> Wire {
         let mut client = self.server.connect();
         client.send(1, &ImLoginReq { capabilities, ..login_request(user, client_type) });
+        self.admit(&mut client, user, client_type);
+        client
+    }
+
+    /// Lets in a client that has asked as request 1, and checks what the other servers hear of it.
+    pub(crate) fn admit(&mut self, client: &mut Wire, user: u32, client_type: ClientType) {
         let (seq, request) = self.db.expect::<ImValidateReq>();
         self.db.send(seq, &valid(request, user));
         let (_, kick) = self.route.expect::<ImServerKickUser>();
@@ -299,7 +305,6 @@ impl World {
         assert_eq!((status.user_status, status.user_id, status.client_type), (1, user, client_type as i32));
         let (seq, answer) = client.expect::<ImLoginRes>();
         assert_eq!((seq, answer.result_code), (1, ResultType::RefuseReasonNone as i32));
-        client
     }
 
     /// The other servers hear that a client is gone.
@@ -372,6 +377,12 @@ pub(crate) fn text(to: u32, data: &str) -> ImMsgData {
         msg_data: Bytes::copy_from_slice(data.as_bytes()),
         ..ImMsgData::default()
     }
+}
+
+/// A voice message of seven seconds and so many bytes.
+pub(crate) fn voice(to: u32, len: usize) -> ImMsgData {
+    let body: Vec<u8> = 7_u32.to_be_bytes().into_iter().chain((0..len).map(|at| (at * 7 % 251) as u8)).collect();
+    ImMsgData { msg_type: MsgType::MsgTypeSingleAudio.into(), msg_data: body.into(), ..text(to, "") }
 }
 
 /// The ack of a single message.

@@ -92,6 +92,10 @@ pub(super) fn users_by_ids(db: &Connection, ids: &[u32]) -> rusqlite::Result<Vec
     Ok(users)
 }
 
+pub(super) fn push_shield(db: &Connection, user: u32) -> rusqlite::Result<Option<bool>> {
+    db.prepare_cached("SELECT push_shield FROM user WHERE id = ?1")?.query_row([user], |row| row.get(0)).optional()
+}
+
 pub(super) fn list(db: &Connection) -> rusqlite::Result<Vec<User>> {
     db.prepare_cached(&format!("SELECT {USER_COLUMNS} FROM user ORDER BY id"))?.query_map([], user)?.collect()
 }
@@ -167,7 +171,8 @@ pub(super) fn save_department(db: &Connection, new: &NewDepartment) -> Result<u3
     Ok(new.id)
 }
 
-fn stamp(db: &Connection, table: &'static str) -> rusqlite::Result<u32> {
+/// The change stamp of a card that is being changed.
+pub(super) fn stamp(db: &Connection, table: &'static str) -> rusqlite::Result<u32> {
     db.prepare_cached(&format!("SELECT coalesce(max(updated), 0) + 1 FROM {table}"))?
         .query_row([], |row| row.get::<_, u32>(0))
         .map(|next| next.max(now()))

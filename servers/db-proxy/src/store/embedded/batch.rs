@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use super::connection::store_error;
 use super::marks::Mark;
 use super::row::{self, Numbers, Place};
-use super::{SINGLE, now};
+use super::{SINGLE, now, settings};
 use crate::store::{Applied, NewMessage, Refusal, StoreError, Write};
 
 /// One answer per member, and the new mark of each conversation that got a message.
@@ -67,6 +67,10 @@ fn run(db: &mut Connection, batch: &[Write], set_aside: &BTreeMap<usize, StoreEr
             Write::Message(message) => open.message(message),
             Write::Read { user, peer, up_to } => open.read(*user, *peer, *up_to),
             Write::RemoveSession { user, peer } => open.remove_session(*user, *peer),
+            Write::Account { user, change } => settings::change(open.db, *user, change),
+            Write::Device { user, device, token } => {
+                settings::keep_device(open.db, *user, device, token.as_ref(), open.now)
+            }
         };
         answers.push(match answer {
             Ok(applied) => Ok(applied),
@@ -86,7 +90,7 @@ fn run(db: &mut Connection, batch: &[Write], set_aside: &BTreeMap<usize, StoreEr
 }
 
 /// Why a member was not applied.
-enum Rejection {
+pub(super) enum Rejection {
     /// It is refused; the others go on.
     Refused(StoreError),
     /// The database said no.
@@ -312,6 +316,7 @@ fn pair_of(write: &Write) -> (u32, u32) {
     match write {
         Write::Message(message) => pair(message.from, message.to),
         Write::Read { user, peer, .. } | Write::RemoveSession { user, peer } => pair(*user, *peer),
+        Write::Account { user, .. } | Write::Device { user, .. } => (*user, *user),
     }
 }
 

@@ -19,6 +19,7 @@ mod reads;
 mod recovery;
 mod row;
 mod schema;
+mod settings;
 mod stamped;
 mod writer;
 
@@ -31,8 +32,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    Accounts, Applied, Department, Message, NewDepartment, NewUser, Page, Session, Stats, Store, StoreError, Unread,
-    User, UserStatus, Validation, Write,
+    Accounts, Applied, Department, Device, Message, NewDepartment, NewUser, Page, Session, Stats, Store, StoreError,
+    Unread, User, UserStatus, Validation, Write,
 };
 use accounts::Trouble;
 use connection::{Readers, open_error, open_serving, open_writer, store_error};
@@ -122,6 +123,14 @@ impl Store for Embedded {
 
     fn departments_changed_since(&self, since: u32, budget: usize) -> Result<Page<Department>, StoreError> {
         self.read(|db| accounts::departments_changed_since(db, since, budget))
+    }
+
+    fn push_shield(&self, user: u32) -> Result<Option<bool>, StoreError> {
+        self.read(|db| accounts::push_shield(db, user))
+    }
+
+    fn devices(&self, users: &[u32]) -> Result<Vec<Device>, StoreError> {
+        self.read(|db| settings::devices(db, users))
     }
 
     fn recent_sessions(&self, user: u32, since: u32, limit: u32) -> Result<Vec<Session>, StoreError> {

@@ -151,7 +151,7 @@ pub(super) fn reconcile(db: &mut Connection, marks: &Marks) -> Result<Findings, 
 
 /// Tables whose indexes decide what is found. (Messages are found by their own tree, and there are
 /// too many of them to look at each at every start.)
-const INDEXED: [&str; 4] = ["conversation", "session", "user", "depart"];
+const INDEXED: [&str; 5] = ["conversation", "session", "user", "depart", "device"];
 
 /// Looks for indexes that do not say what their tables say, and builds those anew. A conversation
 /// that is not found by its pair would begin again with id 1.

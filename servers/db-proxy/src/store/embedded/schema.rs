@@ -6,7 +6,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// One SQL script per version, in order.
-const MIGRATIONS: &[&str] = &[V1];
+const MIGRATIONS: &[&str] = &[V1, V2];
 
 /// The version that this program writes.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -89,6 +89,18 @@ CREATE TABLE cursor (
     conversation INTEGER NOT NULL REFERENCES conversation (id),
     read_msg_id  INTEGER NOT NULL,
     PRIMARY KEY (user, conversation)
+) STRICT, WITHOUT ROWID;
+";
+
+/// Push tokens, per device.
+const V2: &str = "
+CREATE TABLE device (
+    user     INTEGER NOT NULL REFERENCES user (id),
+    device   TEXT    NOT NULL,                 -- the client's name for it; '' where it has none
+    platform INTEGER NOT NULL,                 -- client type: 17 iOS, 18 Android
+    token    TEXT    NOT NULL UNIQUE,          -- a phone that changes hands is reached for its last user only
+    updated  INTEGER NOT NULL,
+    PRIMARY KEY (user, device)
 ) STRICT, WITHOUT ROWID;
 ";
 

@@ -64,9 +64,9 @@ impl Writer {
         self.journal += 16 << 10; // the pages that every commit touches
         for write in batch {
             self.journal += match write {
-                Write::Message(message) => message.content.len() + 512,
-                Write::Read { .. } | Write::RemoveSession { .. } => 64,
-            };
+                Write::Message(_) => 512,
+                _ => 64,
+            } + write.weight();
         }
         Ok(answers)
     }
