@@ -10,8 +10,14 @@ pub const RES_USERLOGIN: u16 = 0x0104;
 pub const REQ_LOGINOUT: u16 = 0x0105;
 pub const RES_LOGINOUT: u16 = 0x0106;
 pub const KICK_USER: u16 = 0x0107;
+pub const REQ_DEVICETOKEN: u16 = 0x0108;
+pub const RES_DEVICETOKEN: u16 = 0x0109;
 pub const REQ_KICKPCCLIENT: u16 = 0x010a;
 pub const RES_KICKPCCLIENT: u16 = 0x010b;
+pub const REQ_PUSH_SHIELD: u16 = 0x010c;
+pub const RES_PUSH_SHIELD: u16 = 0x010d;
+pub const REQ_QUERY_PUSH_SHIELD: u16 = 0x010e;
+pub const RES_QUERY_PUSH_SHIELD: u16 = 0x010f;
 
 pub const RECENT_SESSION_REQUEST: u16 = 0x0201;
 pub const RECENT_SESSION_RESPONSE: u16 = 0x0202;
@@ -22,9 +28,15 @@ pub const ALL_USER_REQUEST: u16 = 0x0208;
 pub const ALL_USER_RESPONSE: u16 = 0x0209;
 pub const USERS_STATUS_REQUEST: u16 = 0x020a;
 pub const USERS_STATUS_RESPONSE: u16 = 0x020b;
+pub const CHANGE_AVATAR_REQUEST: u16 = 0x020c;
+pub const CHANGE_AVATAR_RESPONSE: u16 = 0x020d;
 pub const PC_LOGIN_STATUS_NOTIFY: u16 = 0x020e;
 pub const DEPARTMENT_REQUEST: u16 = 0x0210;
 pub const DEPARTMENT_RESPONSE: u16 = 0x0211;
+pub const AVATAR_CHANGED_NOTIFY: u16 = 0x0212;
+pub const CHANGE_SIGN_INFO_REQUEST: u16 = 0x0213;
+pub const CHANGE_SIGN_INFO_RESPONSE: u16 = 0x0214;
+pub const SIGN_INFO_CHANGED_NOTIFY: u16 = 0x0215;
 
 pub const MSG_DATA: u16 = 0x0301;
 pub const MSG_DATA_ACK: u16 = 0x0302;
@@ -40,6 +52,8 @@ pub const LATEST_MSG_ID_REQ: u16 = 0x030b;
 pub const LATEST_MSG_ID_RSP: u16 = 0x030c;
 pub const MSG_BY_ID_REQ: u16 = 0x030d;
 pub const MSG_BY_ID_RES: u16 = 0x030e;
+
+pub const P2P_CMD: u16 = 0x0601;
 
 pub const HEARTBEAT: u16 = 0x0701;
 pub const VALIDATE_REQ: u16 = 0x0703;

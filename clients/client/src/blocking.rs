@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use netlib::{Context, Reactor, ReactorConfig, Remote};
 
 use crate::request::{
-    Departments, History, LatestMsgId, Logout, MessagesById, Request, SendText, ServerTime, Sessions, Status, Unread,
-    UsersById,
+    Departments, History, KickPc, LatestMsgId, Logout, MessagesById, QuietNights, RegisterPushToken, Request, SendText,
+    SendVoice, ServerTime, Sessions, SetAvatar, SetQuietNights, SetSignature, Status, Unread, UsersById,
 };
-use crate::{Conversation, Department, Error, Event, Message, Options, Peer, Presence, Sent, Session, User};
+use crate::{Conversation, Department, Error, Event, Message, Options, Peer, Presence, Sent, Session, Signal, User};
 
 /// How many events may wait to be read. A program that lets more pile up has its session ended,
 /// because a server could fill its memory otherwise; a program that wants none drops [`Events`].
@@ -79,7 +79,8 @@ impl Client {
                 Ok((client, Events { receiver }))
             }
             Ok(Event::Offline { error, .. } | Event::Closed(error)) => Err(error),
-            Ok(Event::Message(_) | Event::Read { .. } | Event::Presence { .. }) | Err(_) => Err(Error::Closed),
+            // Nothing else comes before these three.
+            Ok(_) | Err(_) => Err(Error::Closed),
         }
     }
 
@@ -122,6 +123,11 @@ impl Client {
     /// Sends a text and returns when the server has stored it.
     pub fn send_text(&self, to: impl Into<Peer>, text: &str) -> Result<Sent, Error> {
         self.ask(SendText::new(to, text)?)
+    }
+
+    /// Sends a recording of so many seconds and returns when the server has stored it.
+    pub fn send_voice(&self, to: impl Into<Peer>, seconds: u32, recording: &[u8]) -> Result<Sent, Error> {
+        self.ask(SendVoice::new(to, seconds, recording)?)
     }
 
     /// At most `count` messages of a conversation, newest first, from number `from_msg_id`
@@ -181,13 +187,54 @@ impl Client {
         self.ask(ServerTime)
     }
 
+    /// Changes one's signature line; everybody is told.
+    pub fn set_signature(&self, text: &str) -> Result<(), Error> {
+        self.ask(SetSignature { text: text.to_owned() })
+    }
+
+    /// Changes the address of one's picture; everybody is told.
+    pub fn set_avatar(&self, url: &str) -> Result<(), Error> {
+        self.ask(SetAvatar { url: url.to_owned() })
+    }
+
+    /// Whether push notifications are held back at night.
+    pub fn quiet_nights(&self) -> Result<bool, Error> {
+        self.ask(QuietNights)
+    }
+
+    /// Sets whether push notifications are held back at night.
+    pub fn set_quiet_nights(&self, on: bool) -> Result<(), Error> {
+        self.ask(SetQuietNights { on })
+    }
+
+    /// Registers this device's push token; an empty one is forgotten. For mobile clients.
+    pub fn register_push_token(&self, token: &str) -> Result<(), Error> {
+        self.ask(RegisterPushToken { token: token.to_owned() })
+    }
+
+    /// Signs the user's desktop client out. For mobile clients.
+    pub fn kick_pc(&self) -> Result<(), Error> {
+        self.ask(KickPc)
+    }
+
     /// Tells the server that a conversation was read up to `msg_id`. The protocol has no answer
     /// to this; the error only says that there was no connection.
     pub fn mark_read(&self, peer: impl Into<Peer>, msg_id: u32) -> Result<(), Error> {
         let peer = peer.into();
+        self.tell(move |session| session.mark_read(peer, msg_id))
+    }
+
+    /// Sends a signal to another user's clients. The protocol has no answer to this; the error
+    /// only says that there was no connection.
+    pub fn signal(&self, to: u32, signal: Signal) -> Result<(), Error> {
+        self.tell(move |session| session.signal(to, &signal))
+    }
+
+    /// Says something that has no answer; `say` tells whether there was a connection for it.
+    fn tell(&self, say: impl FnOnce(&Session<Host>) -> bool + Send + 'static) -> Result<(), Error> {
         let answer = self.start_with(|done| {
             move |session: &Session<Host>, _: &mut Context<Host>| {
-                done(if session.mark_read(peer, msg_id) {
+                done(if say(session) {
                     Ok(())
                 } else {
                     Err(Error::Unreachable { what: "there is no connection at the moment; try again later".to_owned() })

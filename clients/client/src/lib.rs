@@ -46,6 +46,7 @@ mod outbox;
 pub mod request;
 mod server_url;
 mod session;
+mod signal;
 mod text;
 
 pub use blocking::{Answer, Client, Events};
@@ -55,3 +56,4 @@ pub use model::{Content, Conversation, Department, Message, Peer, Presence, Sent
 pub use options::{ClientClass, Event, Options};
 pub use server_url::ServerUrl;
 pub use session::Session;
+pub use signal::Signal;

@@ -32,13 +32,6 @@ impl Peer {
         }
     }
 
-    pub(crate) fn text_type(self) -> MsgType {
-        match self {
-            Self::User(_) => MsgType::MsgTypeSingleText,
-            Self::Group(_) => MsgType::MsgTypeGroupText,
-        }
-    }
-
     pub(crate) fn from_wire(session_type: i32, id: u32) -> Self {
         if session_type == SessionType::SessionTypeGroup as i32 { Self::Group(id) } else { Self::User(id) }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tt_proto::im::base_define::ClientType;
 use tt_proto::password;
 
-use crate::{Error, Message, Peer, Presence, ServerUrl, User};
+use crate::{Error, Message, Peer, Presence, ServerUrl, Signal, User};
 
 /// A user may have one session of each class; signing in again with the same class ends the
 /// earlier one (spec/wire.md §7.1).
@@ -38,6 +38,9 @@ pub struct Options {
     digest: String,
     /// As which class of client.
     pub class: ClientClass,
+    /// What this device calls itself, the same at each sign-in: push tokens are kept per device.
+    /// At most 64 bytes; none for a device that needs no name.
+    pub device_id: Option<String>,
     /// Whether to connect again, without end, when the connection is lost or cannot be made.
     pub reconnect: bool,
     /// The first pause before connecting again; it doubles up to [`Options::longest_retry`], with
@@ -60,6 +63,7 @@ impl Options {
             user: user.to_owned(),
             digest: password::wire_digest(password),
             class,
+            device_id: None,
             reconnect: false,
             first_retry: Duration::from_secs(3),
             longest_retry: Duration::from_mins(1),
@@ -114,6 +118,40 @@ pub enum Event {
         conversation: Peer,
         /// Up to this message.
         msg_id: u32,
+    },
+    /// Another device of this user took a conversation off the recent list.
+    SessionRemoved {
+        /// Which one.
+        conversation: Peer,
+    },
+    /// A signal from another client, such as "is typing": somebody's to this user, or this user's
+    /// own from another device. Signals are not kept; who is not online does not get them.
+    Signal {
+        /// Who sent it; the server vouches for it.
+        from: u32,
+        /// To whom.
+        to: u32,
+        /// What it says.
+        signal: Signal,
+    },
+    /// Somebody has a new signature line.
+    Signature {
+        /// Who.
+        user_id: u32,
+        /// The line.
+        text: String,
+    },
+    /// Somebody has a new picture.
+    Avatar {
+        /// Who.
+        user_id: u32,
+        /// Its URL, or path on the picture server.
+        url: String,
+    },
+    /// This user's desktop client came or went; only mobile clients are told.
+    OwnPc {
+        /// Whether one is signed in.
+        online: bool,
     },
     /// Somebody came or went.
     Presence {

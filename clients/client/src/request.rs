@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use tt_proto::Body;
+use tt_proto::content::{self, Kind};
 use tt_proto::im::{buddy, login, message};
 
 use crate::{Conversation, Department, Error, Message, Peer, Presence, Sent, User, text};
@@ -44,13 +45,49 @@ pub trait Request: 'static {
     fn read(&self, me: u32, answer: Self::Answer) -> Result<Self::Output, Error>;
 }
 
-/// Sends one text message; answered when the server has stored it.
+/// A message on its way to the server, whatever it carries.
 #[derive(Debug, Clone)]
-pub struct SendText {
+struct Outgoing {
     to: Peer,
-    sealed: Bytes,
+    content: content::Content,
+    body: Bytes,
     client_msg_id: String,
 }
+
+impl Outgoing {
+    fn question(&self, me: u32) -> message::ImMsgData {
+        let kind = Kind { session: self.to.session_type(), content: self.content };
+        message::ImMsgData {
+            from_user_id: me,
+            to_session_id: self.to.id(),
+            msg_id: 0,
+            create_time: 0,
+            msg_type: kind.to_wire() as i32,
+            msg_data: self.body.clone(),
+            client_msg_id: Some(self.client_msg_id.clone()),
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, answer: &message::ImMsgDataAck) -> Result<Sent, Error> {
+        match answer.result.unwrap_or(0) {
+            0 if answer.msg_id == 0 => Err(Error::Protocol("an acknowledgement without a message number".to_owned())),
+            0 => Ok(Sent { msg_id: answer.msg_id, client_msg_id: self.client_msg_id.clone() }),
+            code => Err(Error::from_ack(code)),
+        }
+    }
+}
+
+fn fresh_id() -> String {
+    let mut id = String::with_capacity(32);
+    // Writing to a String cannot fail.
+    let _ = write!(id, "{:032x}", rand::random::<u128>());
+    id
+}
+
+/// Sends one text message; answered when the server has stored it.
+#[derive(Debug, Clone)]
+pub struct SendText(Outgoing);
 
 impl SendText {
     /// A message with a fresh random id.
@@ -58,10 +95,7 @@ impl SendText {
     /// # Errors
     /// [`Error::Invalid`] for an empty text and one above the protocol's limit.
     pub fn new(to: impl Into<Peer>, text: &str) -> Result<Self, Error> {
-        let mut id = String::with_capacity(32);
-        // Writing to a String cannot fail.
-        let _ = write!(id, "{:032x}", rand::random::<u128>());
-        Self::with_id(to, text, id)
+        Self::with_id(to, text, fresh_id())
     }
 
     /// A message under an id of the caller's choice. Using the id of an earlier message with the
@@ -70,12 +104,29 @@ impl SendText {
     /// # Errors
     /// As [`SendText::new`].
     pub fn with_id(to: impl Into<Peer>, text: &str, client_msg_id: String) -> Result<Self, Error> {
-        Ok(Self { to: to.into(), sealed: text::encrypt(text)?, client_msg_id })
+        let (to, body) = (to.into(), text::encrypt(text)?);
+        Ok(Self(Outgoing { to, content: content::Content::Text, body, client_msg_id }))
     }
 
     /// The id under which it goes; to be kept by who wants to repeat it later.
     pub fn client_msg_id(&self) -> &str {
-        &self.client_msg_id
+        &self.0.client_msg_id
+    }
+}
+
+/// Sends one voice message; answered when the server has stored it.
+#[derive(Debug, Clone)]
+pub struct SendVoice(Outgoing);
+
+impl SendVoice {
+    /// A message with a fresh random id: a recording of so many seconds, in a format that the
+    /// receivers know. Servers keep it as it is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an empty recording and one above the protocol's limit.
+    pub fn new(to: impl Into<Peer>, seconds: u32, recording: &[u8]) -> Result<Self, Error> {
+        let (to, body) = (to.into(), text::voice(seconds, recording)?);
+        Ok(Self(Outgoing { to, content: content::Content::Voice, body, client_msg_id: fresh_id() }))
     }
 }
 
@@ -87,24 +138,27 @@ impl Request for SendText {
     const REPEAT: Repeat = Repeat::IfServerKnowsMessageIds;
 
     fn question(&self, me: u32) -> Self::Question {
-        message::ImMsgData {
-            from_user_id: me,
-            to_session_id: self.to.id(),
-            msg_id: 0,
-            create_time: 0,
-            msg_type: self.to.text_type() as i32,
-            msg_data: self.sealed.clone(),
-            client_msg_id: Some(self.client_msg_id.clone()),
-            ..Default::default()
-        }
+        self.0.question(me)
     }
 
     fn read(&self, _me: u32, answer: Self::Answer) -> Result<Sent, Error> {
-        match answer.result.unwrap_or(0) {
-            0 if answer.msg_id == 0 => Err(Error::Protocol("an acknowledgement without a message number".to_owned())),
-            0 => Ok(Sent { msg_id: answer.msg_id, client_msg_id: self.client_msg_id.clone() }),
-            code => Err(Error::from_ack(code)),
-        }
+        self.0.read(&answer)
+    }
+}
+
+impl Request for SendVoice {
+    type Question = message::ImMsgData;
+    type Answer = message::ImMsgDataAck;
+    type Output = Sent;
+    const WHAT: &'static str = "the voice message";
+    const REPEAT: Repeat = Repeat::IfServerKnowsMessageIds;
+
+    fn question(&self, me: u32) -> Self::Question {
+        self.0.question(me)
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Sent, Error> {
+        self.0.read(&answer)
     }
 }
 
@@ -364,6 +418,155 @@ impl Request for Logout {
 
     fn question(&self, _me: u32) -> Self::Question {
         login::ImLogoutReq::default()
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<(), Error> {
+        match answer.result_code {
+            0 => Ok(()),
+            code => Err(Error::Refused { what: Self::WHAT, code, text: "no reason given".to_owned() }),
+        }
+    }
+}
+
+/// The error of a change that was answered with a code other than 0.
+fn changed(what: &'static str, code: u32) -> Result<(), Error> {
+    match code {
+        0 => Ok(()),
+        2 => Err(Error::Refused { what, code, text: "too many changes, try again in a minute".to_owned() }),
+        code => Err(Error::Refused { what, code, text: "too long, or it could not be stored".to_owned() }),
+    }
+}
+
+/// Changes one's signature line; everybody is told.
+#[derive(Debug, Clone)]
+pub struct SetSignature {
+    /// The line, at most 128 bytes of UTF-8.
+    pub text: String,
+}
+
+impl Request for SetSignature {
+    type Question = buddy::ImChangeSignInfoReq;
+    type Answer = buddy::ImChangeSignInfoRsp;
+    type Output = ();
+    const WHAT: &'static str = "the signature";
+
+    fn question(&self, me: u32) -> Self::Question {
+        buddy::ImChangeSignInfoReq { user_id: me, sign_info: self.text.clone(), ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<(), Error> {
+        changed(Self::WHAT, answer.result_code)
+    }
+}
+
+/// Changes the address of one's picture; everybody is told.
+#[derive(Debug, Clone)]
+pub struct SetAvatar {
+    /// A full URL, or a path on the picture server; at most 255 bytes.
+    pub url: String,
+}
+
+impl Request for SetAvatar {
+    type Question = buddy::ImChangeAvatarReq;
+    type Answer = buddy::ImChangeAvatarRsp;
+    type Output = ();
+    const WHAT: &'static str = "the picture";
+
+    fn question(&self, me: u32) -> Self::Question {
+        buddy::ImChangeAvatarReq { user_id: me, avatar_url: self.url.clone(), ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<(), Error> {
+        changed(Self::WHAT, answer.result_code)
+    }
+}
+
+/// Sets whether push notifications are held back at night.
+#[derive(Debug, Clone, Copy)]
+pub struct SetQuietNights {
+    /// Whether they are.
+    pub on: bool,
+}
+
+impl Request for SetQuietNights {
+    type Question = login::ImPushShieldReq;
+    type Answer = login::ImPushShieldRsp;
+    type Output = ();
+    const WHAT: &'static str = "quiet nights";
+
+    fn question(&self, me: u32) -> Self::Question {
+        login::ImPushShieldReq { user_id: me, shield_status: u32::from(self.on), ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<(), Error> {
+        changed(Self::WHAT, answer.result_code)
+    }
+}
+
+/// Whether push notifications are held back at night.
+#[derive(Debug, Clone, Copy)]
+pub struct QuietNights;
+
+impl Request for QuietNights {
+    type Question = login::ImQueryPushShieldReq;
+    type Answer = login::ImQueryPushShieldRsp;
+    type Output = bool;
+    const WHAT: &'static str = "whether nights are quiet";
+
+    fn question(&self, me: u32) -> Self::Question {
+        login::ImQueryPushShieldReq { user_id: me, ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<bool, Error> {
+        match answer.result_code {
+            0 => Ok(answer.shield_status == Some(1)),
+            code => Err(Error::Refused { what: Self::WHAT, code, text: "it could not be read".to_owned() }),
+        }
+    }
+}
+
+/// Registers this device's push token; from mobile clients only, others get no answer.
+#[derive(Clone)]
+pub struct RegisterPushToken {
+    /// What the push service calls the device; empty to be forgotten.
+    pub token: String,
+}
+
+impl std::fmt::Debug for RegisterPushToken {
+    /// Without the token: whoever has it can send notifications to the device.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegisterPushToken").finish_non_exhaustive()
+    }
+}
+
+impl Request for RegisterPushToken {
+    type Question = login::ImDeviceTokenReq;
+    type Answer = login::ImDeviceTokenRsp;
+    type Output = ();
+    const WHAT: &'static str = "the push token";
+
+    fn question(&self, me: u32) -> Self::Question {
+        login::ImDeviceTokenReq { user_id: me, device_token: self.token.clone(), ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, _answer: Self::Answer) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Signs the user's desktop client out; from mobile clients only, others get no answer. The server
+/// says that it is done whether or not there was one.
+#[derive(Debug, Clone, Copy)]
+pub struct KickPc;
+
+impl Request for KickPc {
+    type Question = login::ImKickPcClientReq;
+    type Answer = login::ImKickPcClientRsp;
+    type Output = ();
+    const WHAT: &'static str = "signing the desktop client out";
+
+    fn question(&self, me: u32) -> Self::Question {
+        login::ImKickPcClientReq { user_id: me }
     }
 
     fn read(&self, _me: u32, answer: Self::Answer) -> Result<(), Error> {

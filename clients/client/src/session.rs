@@ -20,14 +20,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use netlib::{Backoff, Conn, Context, TimerId};
-use tt_proto::im::message;
+use tt_proto::im::{message, switch_service};
 use tt_proto::pdu::{self, PduRef};
 use tt_proto::{Body, Command};
 
 use crate::dedup::Seen;
 use crate::outbox::{Exchange, Outbox};
 use crate::request::{Request, UsersPage};
-use crate::{Error, Event, Message, Options, Peer, User};
+use crate::{Error, Event, Message, Options, Peer, Signal, User};
 
 /// Clients that lost the same server do not come back in the same instant.
 const RETRY_JITTER_PERCENT: u32 = 20;
@@ -253,6 +253,15 @@ impl<S: 'static> Session<S> {
             session_type: conversation.session_type() as i32,
         };
         core.phase == Phase::Online && core.tell(&read)
+    }
+
+    /// Sends a signal to another user's clients, if they are online. There is no answer; false means
+    /// that there is no connection and nothing was sent.
+    pub fn signal(&self, to: u32, signal: &Signal) -> bool {
+        let mut core = self.inner.core.borrow_mut();
+        let body =
+            switch_service::Imp2pCmdMsg { from_user_id: core.me_id(), to_user_id: to, cmd_msg_data: signal.to_wire() };
+        core.phase == Phase::Online && core.tell(&body)
     }
 
     /// Ends the session: what was sent still leaves, what waits for an answer fails with

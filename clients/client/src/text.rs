@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use tt_proto::cipher::{Cipher, DEFAULT_KEY};
+use tt_proto::content::VOICE_HEADER;
 use tt_proto::im::base_define::MsgType;
-use tt_proto::pdu::MAX_TEXT;
+use tt_proto::pdu::{MAX_TEXT, MAX_VOICE};
 
 use crate::{Content, Error};
 
@@ -33,6 +34,21 @@ pub(crate) fn encrypt(text: &str) -> Result<Bytes, Error> {
     Ok(Bytes::from(sealed))
 }
 
+/// Seconds and a recording as `msg_data`.
+///
+/// # Errors
+/// [`Error::Invalid`] for an empty recording and for one above the protocol's limit.
+pub(crate) fn voice(seconds: u32, recording: &[u8]) -> Result<Bytes, Error> {
+    const LONGEST: usize = MAX_VOICE - VOICE_HEADER;
+    match recording.len() {
+        0 => Err(Error::Invalid("an empty recording cannot be sent".to_owned())),
+        len if len > LONGEST => {
+            Err(Error::Invalid(format!("the recording is too long: {len} bytes, {LONGEST} are possible")))
+        }
+        _ => Ok(Bytes::from([&seconds.to_be_bytes(), recording].concat())),
+    }
+}
+
 /// Reads `msg_data`. Never fails: what cannot be read is [`Content::Unreadable`].
 pub(crate) fn decrypt(msg_type: i32, data: &Bytes) -> Content {
     match MsgType::try_from(msg_type) {
@@ -58,5 +74,16 @@ mod tests {
         assert_eq!(encrypt(&"a".repeat(LONGEST)).unwrap().len(), MAX_TEXT);
         let error = encrypt(&"a".repeat(LONGEST + 1)).unwrap_err();
         assert!(error.to_string().contains("3069 bytes, 3068 are possible"), "{error}");
+    }
+
+    #[test]
+    fn a_recording_reads_as_it_was_written_up_to_the_limit() {
+        let longest = vec![0xff; MAX_VOICE - VOICE_HEADER];
+        for recording in [&b"\0"[..], &longest] {
+            let body = voice(65, recording).unwrap();
+            let samples = Bytes::copy_from_slice(recording);
+            assert_eq!(decrypt(MsgType::MsgTypeSingleAudio as i32, &body), Content::Voice { seconds: 65, samples });
+        }
+        assert!(voice(1, &[]).is_err() && voice(1, &[&longest[..], b"x"].concat()).is_err());
     }
 }

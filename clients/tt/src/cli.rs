@@ -61,6 +61,67 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Send a recording from a file as a voice message; prints its number
+    #[command(after_help = COMMAND_HELP)]
+    SendVoice {
+        /// The receiver: a login name, or '#' and a user id
+        who: String,
+        /// The recording, at most 256 KiB, in a format that the receiver's client plays
+        file: PathBuf,
+        /// How long it plays, in seconds
+        #[arg(long, value_name = "S", default_value_t = 1)]
+        seconds: u32,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Save the recording of a voice message into a new file
+    #[command(after_help = COMMAND_HELP)]
+    SaveVoice {
+        /// The other person: a login name, or '#' and a user id
+        who: String,
+        /// The message's number, as history prints it with --json
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        msg_id: u32,
+        /// Where to; a file that exists is left alone
+        file: PathBuf,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Tell somebody's clients that you type, or make them shake
+    Signal {
+        /// The receiver: a login name, or '#' and a user id
+        who: String,
+        /// What to tell
+        #[arg(value_enum)]
+        what: SignalKind,
+    },
+    /// Show your signature line, or change it
+    #[command(after_help = COMMAND_HELP)]
+    Signature {
+        /// The new line, at most 128 bytes; '' takes it away
+        text: Option<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show the address of your picture, or change it
+    #[command(after_help = COMMAND_HELP)]
+    Avatar {
+        /// A URL or a path on the picture server, at most 255 bytes; '' takes it away
+        url: Option<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show or set whether your phones get no push notifications at night
+    #[command(after_help = COMMAND_HELP)]
+    QuietNights {
+        /// The new setting
+        #[arg(value_enum)]
+        set: Option<Switch>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Sign your desktop client out
+    KickPc,
     /// Print messages as they arrive, one line each
     #[command(after_help = COMMAND_HELP)]
     Listen {
@@ -70,6 +131,9 @@ pub(crate) enum Command {
         /// Stop after this many seconds; an error if --count is not reached by then
         #[arg(long, value_name = "S", value_parser = seconds)]
         timeout: Option<std::time::Duration>,
+        /// Print also who types, new signatures and pictures, and your own desktop client's coming and going
+        #[arg(long)]
+        notices: bool,
         #[command(flatten)]
         format: Format,
     },
@@ -104,6 +168,24 @@ pub(crate) enum Command {
         #[command(flatten)]
         format: Format,
     },
+}
+
+/// What one client tells another in passing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SignalKind {
+    /// You are typing
+    Typing,
+    /// You have stopped typing
+    Stopped,
+    /// Look here
+    Shake,
+}
+
+/// A setting with two positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -149,7 +231,8 @@ Without a command, tt opens the interactive chat:
 Marks: + online, ~ away, - offline; (3) three unread messages.
 
 listen prints what arrives while it runs, each message once. If the connection
-is lost, it connects again by itself and prints what it missed.
+is lost, it connects again by itself and prints what it missed. What --notices
+adds does not count, and is not caught up.
 
 JSON, one object per line; times are seconds since 1970, a person is an object
 with id and name:
@@ -159,6 +242,12 @@ with id and name:
   users      id, name, nick, email, phone, department, signature, presence
   sessions   peer, unread, latest_msg_id, time, text
   status     user, presence
+  send-voice as send
+  save-voice msg_id, seconds, bytes
+  signature  signature        avatar  avatar        quiet-nights  quiet_nights
+listen --notices prints objects with the key notice besides:
+  typing, stopped, shake, signal   from, to, and for signal its data
+  signature  user, text       avatar  user, url     own_pc  online
 kind is text, voice or unreadable; text is null unless kind is text. presence
 is online, away or offline. In a group, to is null and group is its id; the
 peer of a group's session is an object with group, its id.

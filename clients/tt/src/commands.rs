@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use tt_client::{Client, ClientClass, Message, Options, Peer, Presence};
+use tt_client::{Client, ClientClass, Message, Options, Peer, Presence, Signal};
 
-use crate::cli::{Command, Format};
+use crate::cli::{Command, Format, SignalKind};
 use crate::directory::{self, Directory};
 use crate::failure::Failure;
 use crate::listen::listen;
 use crate::output::Output;
+use crate::{account, voice};
 
 /// How many messages to ask for at once; servers answer at most 200.
 const PAGE: u32 = 200;
@@ -20,11 +21,17 @@ const STATUS_PAGE: usize = 1000;
 pub(crate) fn run(command: Command, options: Options) -> Result<(), Failure> {
     let json = match &command {
         Command::Send { format: Format { json }, .. }
+        | Command::SendVoice { format: Format { json }, .. }
+        | Command::SaveVoice { format: Format { json }, .. }
+        | Command::Signature { format: Format { json }, .. }
+        | Command::Avatar { format: Format { json }, .. }
+        | Command::QuietNights { format: Format { json }, .. }
         | Command::Listen { format: Format { json }, .. }
         | Command::History { format: Format { json }, .. }
         | Command::Users { format: Format { json } }
         | Command::Sessions { format: Format { json } }
         | Command::Status { format: Format { json }, .. } => *json,
+        Command::Signal { .. } | Command::KickPc => false,
     };
     let mut output = Output::new(io::stdout().lock(), json);
     let advice = match (&command, options.class) {
@@ -33,7 +40,14 @@ pub(crate) fn run(command: Command, options: Options) -> Result<(), Failure> {
     };
     let done = match command {
         Command::Send { who, text, .. } => send(options, &mut output, &who, &text),
-        Command::Listen { count, timeout, .. } => listen(options, &mut output, count, timeout),
+        Command::SendVoice { who, file, seconds, .. } => voice::send(options, &mut output, &who, &file, seconds),
+        Command::SaveVoice { who, msg_id, file, .. } => voice::save(options, &mut output, &who, msg_id, &file),
+        Command::Signal { who, what } => signal(options, &who, what),
+        Command::Signature { text, .. } => account::signature(options, &mut output, text.as_deref()),
+        Command::Avatar { url, .. } => account::avatar(options, &mut output, url.as_deref()),
+        Command::QuietNights { set, .. } => account::quiet_nights(options, &mut output, set),
+        Command::KickPc => account::kick_pc(options),
+        Command::Listen { count, timeout, notices, .. } => listen(options, &mut output, count, timeout, notices),
         Command::History { who, limit, .. } => history(options, &mut output, &who, limit),
         Command::Users { .. } => users(options, &mut output),
         Command::Sessions { .. } => sessions(options, &mut output),
@@ -43,7 +57,7 @@ pub(crate) fn run(command: Command, options: Options) -> Result<(), Failure> {
 }
 
 /// Signs in. Nobody reads this client's events, so the receiver goes.
-fn sign_in(options: Options) -> Result<Client, Failure> {
+pub(crate) fn sign_in(options: Options) -> Result<Client, Failure> {
     let (client, _) = Client::login(options)?;
     Ok(client)
 }
@@ -59,6 +73,20 @@ fn send(options: Options, output: &mut Output<impl Write>, who: &str, text: &str
     }
     let sent = client.send_text(to.id, text)?;
     Ok(output.sent(&sent, client.me(), &to)?)
+}
+
+/// There is no answer, so the next one says that the server has taken it.
+fn signal(options: Options, who: &str, what: SignalKind) -> Result<(), Failure> {
+    let client = sign_in(options)?;
+    let to = directory::find(&client, who)?;
+    let signal = match what {
+        SignalKind::Typing => Signal::Typing,
+        SignalKind::Stopped => Signal::StoppedTyping,
+        SignalKind::Shake => Signal::Shake,
+    };
+    client.signal(to.id, signal)?;
+    client.server_time()?;
+    Ok(())
 }
 
 fn history(options: Options, output: &mut Output<impl Write>, who: &str, limit: u32) -> Result<(), Failure> {

@@ -14,12 +14,13 @@ use crate::text::printable;
 /// How many missed messages to ask for at once.
 const PAGE: u32 = 200;
 
-/// Listens until `count` messages are printed, `timeout` has passed, or the session ends.
+/// Listens, with or without the notices besides, until `count` messages are printed, `timeout` has passed, or the session ends.
 pub(crate) fn listen(
     options: Options,
     output: &mut Output<impl Write>,
     count: Option<u64>,
     timeout: Option<Duration>,
+    notices: bool,
 ) -> Result<(), Failure> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let mut options = options.reconnecting();
@@ -45,7 +46,11 @@ pub(crate) fn listen(
                 listener.catch_up()?;
             }
             Some(Event::Closed(error)) => return Err(error.into()),
-            Some(Event::Read { .. } | Event::Presence { .. }) => {}
+            Some(event) => {
+                if notices {
+                    listener.output.notice(&event, &listener.names)?;
+                }
+            }
             None => {
                 return match (count, timeout) {
                     (Some(count), Some(after)) => {

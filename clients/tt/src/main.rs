@@ -1,6 +1,7 @@
 //! `tt`, the terminal client: an interactive chat, and commands for scripts. This file turns the
 //! command line into a session's options and hands over.
 
+mod account;
 mod cli;
 mod commands;
 mod directory;
@@ -10,6 +11,7 @@ mod listen;
 mod output;
 mod password;
 mod text;
+mod voice;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use tt_client::{Content, Conversation, Message, Peer, Presence, Sent, User};
+use tt_client::{Content, Conversation, Event, Message, Peer, Presence, Sent, Signal, User};
 
 use crate::directory::Directory;
 use crate::text::{content, local_time, presence, printable};
@@ -39,6 +39,67 @@ impl<W: Write> Output<W> {
                 })
             },
         )
+    }
+
+    /// A recording that was saved.
+    pub(crate) fn saved(&mut self, msg_id: u32, seconds: u32, bytes: usize) -> io::Result<()> {
+        self.line(
+            || format!("{bytes} bytes, {seconds} s"),
+            || json!({ "msg_id": msg_id, "seconds": seconds, "bytes": bytes }),
+        )
+    }
+
+    /// A setting of one's own, under its JSON key.
+    pub(crate) fn setting(&mut self, key: &str, value: &str) -> io::Result<()> {
+        self.line(|| printable(value, false), || json!({ key: value }))
+    }
+
+    /// Whether a setting is on, under its JSON key.
+    pub(crate) fn switch(&mut self, key: &str, on: bool) -> io::Result<()> {
+        self.line(|| if on { "on".to_owned() } else { "off".to_owned() }, || json!({ key: on }))
+    }
+
+    /// What is told in passing; false for an event that is no notice.
+    pub(crate) fn notice(&mut self, event: &Event, names: &Directory) -> io::Result<bool> {
+        let who = |id: u32| label(id, names);
+        let object = |id: u32| person(id, names.name(id));
+        match event {
+            Event::Signal { from, to, signal } => {
+                let (kind, words, data) = match signal {
+                    Signal::Typing => ("typing", "is typing", None),
+                    Signal::StoppedTyping => ("stopped", "has stopped typing", None),
+                    Signal::Shake => ("shake", "shakes", None),
+                    Signal::Other(data) => ("signal", "signals", Some(data)),
+                };
+                self.line(
+                    || {
+                        let data = data.map_or(String::new(), |data| format!(": {}", printable(data, false)));
+                        format!("* {} -> {} {words}{data}", who(*from), who(*to))
+                    },
+                    || {
+                        let mut notice = json!({ "notice": kind, "from": object(*from), "to": object(*to) });
+                        if let Some(data) = data {
+                            notice["data"] = data.as_str().into();
+                        }
+                        notice
+                    },
+                )?;
+            }
+            Event::Signature { user_id, text } => self.line(
+                || format!("* {} signs: {}", who(*user_id), printable(text, false)),
+                || json!({ "notice": "signature", "user": object(*user_id), "text": text }),
+            )?,
+            Event::Avatar { user_id, url } => self.line(
+                || format!("* {} has a new picture: {}", who(*user_id), printable(url, false)),
+                || json!({ "notice": "avatar", "user": object(*user_id), "url": url }),
+            )?,
+            Event::OwnPc { online } => self.line(
+                || format!("* your desktop client is {}", if *online { "online" } else { "offline" }),
+                || json!({ "notice": "own_pc", "online": online }),
+            )?,
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// A message, live or from history.

@@ -12,11 +12,19 @@ use std::thread;
 use fake::{Fake, Link, card, text_message};
 use tt_proto::im::base_define::{ContactSessionInfo, MsgInfo, UserStat};
 use tt_proto::im::buddy::{
-    ImAllUserReq, ImAllUserRsp, ImRecentContactSessionReq, ImRecentContactSessionRsp, ImUsersInfoReq, ImUsersInfoRsp,
+    ImAllUserReq, ImAllUserRsp, ImChangeAvatarReq, ImChangeAvatarRsp, ImChangeSignInfoReq, ImChangeSignInfoRsp,
+    ImRecentContactSessionReq, ImRecentContactSessionRsp, ImSignInfoChangedNotify, ImUsersInfoReq, ImUsersInfoRsp,
     ImUsersStatReq, ImUsersStatRsp,
 };
-use tt_proto::im::login::{ImKickUser, ImLoginRes};
-use tt_proto::im::message::{ImGetMsgListReq, ImGetMsgListRsp, ImMsgData, ImMsgDataAck};
+use tt_proto::im::login::{
+    ImKickPcClientReq, ImKickPcClientRsp, ImKickUser, ImLoginRes, ImPushShieldReq, ImPushShieldRsp,
+    ImQueryPushShieldReq, ImQueryPushShieldRsp,
+};
+use tt_proto::im::message::{
+    ImClientTimeReq, ImClientTimeRsp, ImGetMsgByIdReq, ImGetMsgByIdRsp, ImGetMsgListReq, ImGetMsgListRsp, ImMsgData,
+    ImMsgDataAck,
+};
+use tt_proto::im::switch_service::Imp2pCmdMsg;
 
 /// `tt` as user alice of that server, without a terminal.
 fn tt(server: &Fake, args: &[&str]) -> Command {
@@ -300,4 +308,141 @@ fn users_and_status_tell_who_is_online() {
         link.until_closed();
     });
     assert_eq!(printed(&output), (Some(0), "{\"user\":{\"id\":2,\"name\":\"bob\"},\"presence\":\"online\"}\n"));
+}
+
+#[test]
+fn settings_are_shown_and_changed() {
+    let output = run(&["signature", "--json"], |server| {
+        let (mut link, seq, _) = server.meet();
+        let mut welcome = fake::welcome();
+        welcome.user_info.as_mut().unwrap().sign_info = Some("on \"leave\"".to_owned());
+        link.send(seq, &welcome);
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(0), "{\"signature\":\"on \\\"leave\\\"\"}\n"));
+    let output = run(&["signature", "back"], |server| {
+        let mut link = server.sign_in();
+        let (seq, request) = link.recv::<ImChangeSignInfoReq>();
+        assert_eq!(request.sign_info, "back");
+        link.send(seq, &ImChangeSignInfoRsp { user_id: 1, ..Default::default() });
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(0), ""));
+    let output = run(&["avatar", "x"], |server| {
+        let mut link = server.sign_in();
+        let (seq, _) = link.recv::<ImChangeAvatarReq>();
+        link.send(seq, &ImChangeAvatarRsp { user_id: 1, result_code: 2, ..Default::default() });
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(6), ""));
+    assert!(said(&output).contains("too many changes"), "{}", said(&output));
+    let output = run(&["quiet-nights"], |server| {
+        let mut link = server.sign_in();
+        let (seq, _) = link.recv::<ImQueryPushShieldReq>();
+        link.send(seq, &ImQueryPushShieldRsp { user_id: 1, shield_status: Some(1), ..Default::default() });
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(0), "on\n"));
+    let output = run(&["quiet-nights", "off"], |server| {
+        let mut link = server.sign_in();
+        let (seq, request) = link.recv::<ImPushShieldReq>();
+        assert_eq!(request.shield_status, 0);
+        link.send(seq, &ImPushShieldRsp { user_id: 1, shield_status: Some(0), ..Default::default() });
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(0), ""));
+}
+
+#[test]
+fn a_recording_is_sent_from_a_file_and_saved_into_a_new_one() {
+    let home = tempfile::tempdir().unwrap();
+    let (from, to) = (home.path().join("a.spx"), home.path().join("b.spx"));
+    let recording = b"\0\xffno text";
+    std::fs::write(&from, recording).unwrap();
+    let from = from.to_str().unwrap();
+    let output = run(&["send-voice", "bob", from, "--seconds", "3"], |server| {
+        let mut link = server.sign_in();
+        answer_users(&mut link);
+        let data = link.ack(9);
+        assert_eq!((data.msg_type, &data.msg_data[..]), (2, &[&[0, 0, 0, 3][..], recording].concat()[..]));
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(0), "9\n"), "{}", said(&output));
+    let save = |msg_type, msg_id: &str| {
+        let args = ["save-voice", "bob", msg_id, to.to_str().unwrap(), "--json"];
+        run(&args, move |server| {
+            let mut link = server.sign_in();
+            answer_users(&mut link);
+            let (seq, request) = link.recv::<ImGetMsgByIdReq>();
+            assert_eq!(request.msg_id_list, [9]);
+            let msg_data = [&[0, 0, 0, 3][..], recording].concat().into();
+            let row = MsgInfo { msg_type, msg_data, ..row(9) };
+            link.send(seq, &ImGetMsgByIdRsp { msg_list: vec![row], ..Default::default() });
+            link.until_closed();
+        })
+    };
+    let text = save(1, "9");
+    assert_eq!(printed(&text), (Some(2), ""));
+    assert!(!to.exists());
+    assert_eq!(printed(&save(2, "9")), (Some(0), "{\"msg_id\":9,\"seconds\":3,\"bytes\":9}\n"));
+    assert_eq!(std::fs::read(&to).unwrap(), recording);
+    assert_eq!(printed(&save(2, "9")).0, Some(1), "a file that exists is left alone");
+    // Nothing to send: nobody is bothered.
+    std::fs::write(home.path().join("empty"), b"").unwrap();
+    let server = Fake::new();
+    for file in ["empty", "nowhere"] {
+        let file = home.path().join(file);
+        let output = tt(&server, &["send-voice", "bob", file.to_str().unwrap()]).output().unwrap();
+        assert_eq!(printed(&output), (Some(2), ""));
+    }
+}
+
+#[test]
+fn a_signal_is_sent_and_notices_are_printed_where_they_are_asked_for() {
+    let output = run(&["signal", "bob", "typing"], |server| {
+        let mut link = server.sign_in();
+        answer_users(&mut link);
+        let (_, signal) = link.recv::<Imp2pCmdMsg>();
+        assert_eq!((signal.from_user_id, signal.to_user_id), (1, 2));
+        let (seq, _) = link.recv::<ImClientTimeReq>();
+        link.send(seq, &ImClientTimeRsp { server_time: 1 });
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(0), ""));
+    let listen = |args: &[&str]| {
+        run(args, |server| {
+            let mut link = server.sign_in();
+            answer_users(&mut link);
+            answer_sessions(&mut link, 0);
+            let cmd_msg_data = r#"{"cmd_id":131073,"content":"","service_id":2}"#.to_owned();
+            link.send(0, &Imp2pCmdMsg { from_user_id: 2, to_user_id: 1, cmd_msg_data });
+            let sign_info = "a\u{1b}[2Jb".to_owned();
+            link.send(0, &ImSignInfoChangedNotify { changed_user_id: 2, sign_info });
+            link.send(0, &text_message(2, 1, 7, "hi"));
+            link.until_closed();
+        })
+    };
+    let output = listen(&["listen", "--count", "1", "--notices"]);
+    let (status, text) = printed(&output);
+    assert_eq!(status, Some(0));
+    assert!(text.starts_with("* bob -> alice is typing\n* bob signs: a\u{fffd}[2Jb\n"), "{text:?}");
+    let output = listen(&["listen", "--count", "1", "--notices", "--json"]);
+    let typing = r#"{"notice":"typing","from":{"id":2,"name":"bob"},"to":{"id":1,"name":"alice"}}"#;
+    assert!(printed(&output).1.starts_with(typing), "{output:?}");
+    let output = listen(&["listen", "--count", "1"]);
+    assert!(!printed(&output).1.contains("typing"));
+}
+
+#[test]
+fn only_a_mobile_client_signs_the_desktop_out() {
+    let output = run(&["kick-pc"], |server| {
+        let mut link = server.sign_in();
+        let (seq, _) = link.recv::<ImKickPcClientReq>();
+        link.send(seq, &ImKickPcClientRsp { user_id: 1, result_code: 0 });
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(0), ""));
+    let server = Fake::new();
+    let output = tt(&server, &["kick-pc", "--as", "pc"]).output().unwrap();
+    assert_eq!(printed(&output), (Some(2), ""));
 }

@@ -501,7 +501,13 @@ fn a_card_is_changed_with_an_answer_and_the_next_pull_has_it() {
         let refused: ImChangeAvatarRsp = peer.ask(4, &picture(user, &url));
         assert_eq!((refused.user_id, refused.result_code), (user, 1));
     }
+    // User 0 is nobody: no answer, no row, and the link goes on.
+    peer.send(90, &sign(0, "x"));
+    peer.send(91, &picture(0, "x"));
+    peer.send(92, &ImPushShieldReq { user_id: 0, shield_status: 1, attach_data: None });
+    peer.send(93, &ImQueryPushShieldReq { user_id: 0, attach_data: None });
     let users: ImAllUserRsp = peer.ask(5, &ImAllUserReq { user_id: BOB, ..Default::default() });
+    assert_eq!(users.user_list.len(), 2);
     let card = users.user_list.iter().find(|card| card.user_id == ALICE).expect("alice");
     assert_eq!((card.sign_info.as_deref(), card.avatar_url.as_str()), (Some(&*longest), "g0/a.png"));
 }

@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(bucket.take(start, 4), None, "one is left");
         let wait = bucket.take(start, 33).expect("far over");
         assert_eq!(wait, Duration::from_millis(3_300), "32 that are owed, and one to go on with");
-        assert_eq!(bucket.take(start + Duration::from_secs(60), 1), None, "full again");
+        assert_eq!(bucket.take(start + Duration::from_mins(1), 1), None, "full again");
     }
 
     #[test]

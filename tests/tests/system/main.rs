@@ -4,6 +4,7 @@
 mod bad_input;
 mod configuration;
 mod crash;
+mod devices;
 mod directory;
 mod idle;
 mod load;

@@ -16,7 +16,7 @@ use tt_tests::{
 
 /// A free port: bound for a moment and given back. A listener leaves no state behind, so the next
 /// bind succeeds unless another process is quicker.
-fn free_address() -> SocketAddr {
+pub(super) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound")
 }
@@ -39,18 +39,18 @@ fn configuration(role: &str, changes: &[(&str, String)]) -> String {
 }
 
 /// Starts a role with that configuration; `Ready` is still to come.
-fn launch(home: &Home, role: &str, changes: &[(&str, String)]) -> Server {
+pub(super) fn launch(home: &Home, role: &str, changes: &[(&str, String)]) -> Server {
     let file = home.path(&format!("{role}.toml"));
     fs::write(&file, configuration(role, changes)).expect("a temporary file");
     let arguments = [role, "--config", file.to_str().expect("UTF-8")];
     Server::start(&binaries().teamtalk, &arguments, &home.path(&format!("{role}.log")))
 }
 
-fn text(address: SocketAddr) -> String {
+pub(super) fn text(address: SocketAddr) -> String {
     format!("\"{address}\"")
 }
 
-fn list(address: SocketAddr) -> String {
+pub(super) fn list(address: SocketAddr) -> String {
     format!("[\"{address}\"]")
 }
 

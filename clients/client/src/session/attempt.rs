@@ -95,6 +95,7 @@ impl<S: 'static> Session<S> {
             client_type: options.class.client_type() as i32,
             client_version: Some(concat!("tt/", env!("CARGO_PKG_VERSION")).to_owned()),
             capabilities: Some(CAPABILITIES),
+            device_id: options.device_id.clone(),
             ..Default::default()
         };
         core.tell(&request);

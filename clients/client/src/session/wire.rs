@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use netlib::{CloseReason, Conn, Context, FrameHandler, TimerId};
 use tt_proto::Command;
-use tt_proto::im::{buddy, login, message, other};
+use tt_proto::im::base_define::UserStatType;
+use tt_proto::im::{buddy, login, message, other, switch_service};
 use tt_proto::pdu::{self, PduRef};
 
 use super::Session;
-use crate::{Error, Event, KickReason, Peer, Presence};
+use crate::{Error, Event, KickReason, Peer, Presence, Signal};
 
 /// How often a client shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -40,6 +41,30 @@ impl<S: 'static> Wire<S> {
                 let notify: buddy::ImUserStatNotify = pdu.decode().map_err(bad)?;
                 let presence = Presence::from_wire(notify.user_stat.status);
                 session.emit(state, cx, Event::Presence { user_id: notify.user_stat.user_id, presence });
+            }
+            Command::RemoveSessionNotify => {
+                let notify: buddy::ImRemoveSessionNotify = pdu.decode().map_err(bad)?;
+                let conversation = Peer::from_wire(notify.session_type, notify.session_id);
+                session.emit(state, cx, Event::SessionRemoved { conversation });
+            }
+            Command::P2pCmdMsg => {
+                let data: switch_service::Imp2pCmdMsg = pdu.decode().map_err(bad)?;
+                let signal = Signal::from_wire(&data.cmd_msg_data);
+                session.emit(state, cx, Event::Signal { from: data.from_user_id, to: data.to_user_id, signal });
+            }
+            Command::SignInfoChangedNotify => {
+                let notify: buddy::ImSignInfoChangedNotify = pdu.decode().map_err(bad)?;
+                let event = Event::Signature { user_id: notify.changed_user_id, text: notify.sign_info };
+                session.emit(state, cx, event);
+            }
+            Command::AvatarChangedNotify => {
+                let notify: buddy::ImAvatarChangedNotify = pdu.decode().map_err(bad)?;
+                session.emit(state, cx, Event::Avatar { user_id: notify.changed_user_id, url: notify.avatar_url });
+            }
+            Command::PcLoginStatusNotify => {
+                let notify: buddy::ImpcLoginStatusNotify = pdu.decode().map_err(bad)?;
+                let online = notify.login_stat == UserStatType::UserStatusOnline as i32;
+                session.emit(state, cx, Event::OwnPc { online });
             }
             Command::KickUser => {
                 let kick: login::ImKickUser = pdu.decode().map_err(bad)?;

@@ -272,7 +272,21 @@ impl App {
                 }
                 None => vec![Effect::LoadContacts],
             },
-            Event::Read { conversation: Peer::Group(_), .. } | Event::Closed(_) => Vec::new(),
+            // Taken off the list by another device: read with it.
+            Event::SessionRemoved { conversation: Peer::User(peer) } => {
+                if let Some(contact) = self.contact_mut(peer) {
+                    contact.unread = 0;
+                }
+                Vec::new()
+            }
+            // Nothing of these is on the screen.
+            Event::Read { conversation: Peer::Group(_), .. }
+            | Event::SessionRemoved { conversation: Peer::Group(_) }
+            | Event::Signal { .. }
+            | Event::Signature { .. }
+            | Event::Avatar { .. }
+            | Event::OwnPc { .. }
+            | Event::Closed(_) => Vec::new(),
         }
     }
 
