@@ -228,7 +228,8 @@ Without a command, tt opens the interactive chat:
   Up, Down            lines that you typed before
   PageUp, PageDown    scroll; PageUp at the top loads older messages
   Ctrl-Q, Ctrl-C      quit
-Marks: + online, ~ away, - offline; (3) three unread messages.
+Marks: + online, ~ away, - offline; (3) three unread messages. The last line says
+who is typing.
 
 listen prints what arrives while it runs, each message once. If the connection
 is lost, it connects again by itself and prints what it missed. What --notices

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crossterm::event::{Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tt_client::request::SendText;
-use tt_client::{Conversation as Summary, Error, Event, Message, Peer, Presence, User};
+use tt_client::{Conversation as Summary, Error, Event, Message, Peer, Presence, Signal, User};
 
 use super::conversation::{Conversation, Loaded};
 use super::editor::Editor;
@@ -279,10 +279,13 @@ impl App {
                 }
                 Vec::new()
             }
+            Event::Signal { from, signal, .. } => {
+                self.signalled(from, &signal);
+                Vec::new()
+            }
             // Nothing of these is on the screen.
             Event::Read { conversation: Peer::Group(_), .. }
             | Event::SessionRemoved { conversation: Peer::Group(_) }
-            | Event::Signal { .. }
             | Event::Signature { .. }
             | Event::Avatar { .. }
             | Event::OwnPc { .. }
@@ -290,7 +293,24 @@ impl App {
         }
     }
 
+    /// A signal of a contact's is a remark until it is taken back, a message comes, or a key is
+    /// pressed. One's own, from another device, is none.
+    fn signalled(&mut self, from: u32, signal: &Signal) {
+        let Some(contact) = self.contacts.iter().find(|contact| contact.user.id == from && from != self.me.id) else {
+            return;
+        };
+        let name = text::printable(&contact.user.name, false);
+        let typing = format!("{name} is typing …");
+        match signal {
+            Signal::Typing => self.notice = typing,
+            Signal::Shake => self.notice = format!("{name} wants you to look here"),
+            Signal::StoppedTyping if self.notice == typing => self.notice.clear(),
+            Signal::StoppedTyping | Signal::Other(_) => {}
+        }
+    }
+
     fn on_message(&mut self, message: &Message) -> Vec<Effect> {
+        self.signalled(message.from, &Signal::StoppedTyping);
         // Groups are not part of this chat.
         let Peer::User(peer) = message.conversation else { return Vec::new() };
         let is_new = self.conversations.entry(peer).or_default().insert(message);

@@ -7,10 +7,11 @@ use tt_proto::im::buddy::{
     ImSignInfoChangedNotify,
 };
 use tt_proto::im::login::{
-    ImDeviceTokenReq, ImDeviceTokenRsp, ImLoginReq, ImLogoutReq, ImLogoutRsp, ImPushShieldReq, ImPushShieldRsp,
-    ImQueryPushShieldReq, ImQueryPushShieldRsp,
+    ImDeviceTokenReq, ImDeviceTokenRsp, ImKickUser, ImLoginReq, ImLogoutReq, ImLogoutRsp, ImPushShieldReq,
+    ImPushShieldRsp, ImQueryPushShieldReq, ImQueryPushShieldRsp,
 };
-use tt_proto::{Attach, Body};
+use tt_proto::im::switch_service::Imp2pCmdMsg;
+use tt_proto::{Attach, Body, pdu};
 
 use crate::support::{PC, PHONE, Wire, World, login_request};
 
@@ -142,6 +143,36 @@ fn without_the_store_every_change_is_answered_with_a_failure() {
     pc.send(5, &ImQueryPushShieldReq { user_id: 5, attach_data: None });
     assert_eq!(pc.expect::<ImQueryPushShieldRsp>().1.result_code, 1);
     pc.expect_nothing();
+}
+
+#[test]
+fn nothing_of_this_before_the_sign_in_or_after_a_kick() {
+    let mut world = World::new();
+    let signal = Imp2pCmdMsg { from_user_id: 5, to_user_id: 6, cmd_msg_data: "x".into() };
+    let frames = [
+        pdu::encode(1, &sign_info(5, "a")),
+        pdu::encode(1, &ImChangeAvatarReq { user_id: 5, avatar_url: "a".into(), attach_data: None }),
+        pdu::encode(1, &ImPushShieldReq { user_id: 5, shield_status: 1, attach_data: None }),
+        pdu::encode(1, &ImQueryPushShieldReq { user_id: 5, attach_data: None }),
+        pdu::encode(1, &token("abc")),
+        pdu::encode(1, &signal),
+    ];
+    let mut bystander = world.sign_in(6, PC);
+    for frame in frames {
+        let mut visitor = world.server.connect();
+        visitor.send_raw(&frame);
+        visitor.expect_closed();
+        let mut kicked = world.sign_in(5, PHONE);
+        let newer = world.sign_in(5, PHONE);
+        kicked.expect::<ImKickUser>();
+        kicked.send_raw(&frame);
+        kicked.expect_closed();
+        world.expect_left(5, PHONE);
+        drop(newer);
+        world.expect_left(5, PHONE);
+        bystander.expect_nothing();
+    }
+    world.expect_nothing_at_the_store(&mut bystander);
 }
 
 fn token(text: &str) -> ImDeviceTokenReq {

@@ -172,6 +172,27 @@ fn strangers_make_the_contacts_load_again() {
 }
 
 #[test]
+fn a_contact_who_types_is_remarked_until_the_message_comes() {
+    let mut app = app();
+    let signal = |app: &mut App, from, signal| {
+        assert!(event(app, Event::Signal { from, to: 1, signal }).is_empty());
+        app.notice.clone()
+    };
+    app.notice.clear();
+    assert_eq!(signal(&mut app, 1, Signal::Typing), "", "oneself, elsewhere");
+    assert_eq!(signal(&mut app, 99, Signal::Typing), "", "a stranger");
+    assert_eq!(signal(&mut app, 2, Signal::Typing), "bob is typing …");
+    assert_eq!(signal(&mut app, 3, Signal::StoppedTyping), "bob is typing …", "somebody else's");
+    assert_eq!(signal(&mut app, 2, Signal::StoppedTyping), "");
+    signal(&mut app, 2, Signal::Typing);
+    event(&mut app, Event::Message(message(2, 10, 2)));
+    assert_eq!(app.notice, "");
+    assert_eq!(signal(&mut app, 3, Signal::Shake), "carol wants you to look here");
+    press(&mut app, KeyCode::Char('x'));
+    assert_eq!(app.notice, "");
+}
+
+#[test]
 fn control_c_and_control_q_leave_even_without_contacts() {
     let mut app = App::new(user(1, "me"));
     for c in ['c', 'q'] {
