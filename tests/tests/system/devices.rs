@@ -11,7 +11,7 @@ use tt_proto::{
     },
     pdu::MAX_VOICE,
 };
-use tt_tests::{Account, Class, Client, Home, Server, binaries, command, run_with_input};
+use tt_tests::{Account, Class, Client, Home, Server, binaries, command, eventually, run_with_input};
 
 use super::roles::{free_address, launch, list, text};
 
@@ -329,4 +329,37 @@ fn devices_on_two_msg_servers_see_what_those_on_one_would() {
         let again = client.drain();
         assert!(!again.iter().any(|pdu| once.contains(&pdu.command)), "{again:?}");
     }
+}
+
+#[test]
+fn g6_without_a_store_whatever_has_a_place_for_it_says_no() {
+    let home = Home::new();
+    let (mut servers, [one, _], [erin, frank]) = two_msg_servers(&home);
+    let mut capable = Client::sign_in_with(one, &erin, Class::Pc, REFUSALS);
+    let mut legacy = Client::sign_in(one, &frank, Class::Mobile);
+    servers.remove(0).kill_9();
+    let sign_in = || Client::connect(one).login(&erin.name, &erin.password, Class::Mobile).result_code;
+    eventually("no link to a db-proxy is left", || sign_in() == 3);
+
+    for message in [capable.text_message(frank.id, "x"), voice(&capable, frank.id, 1_000)] {
+        let answer = ack(&mut capable, &message);
+        assert_eq!((answer.msg_id, answer.result), (0, Some(7)), "known not to be stored, so it says so");
+    }
+    assert_eq!(sign(&mut capable, "x").result_code, 1);
+    assert_eq!(picture(&mut capable, "x").result_code, 1);
+    let shield = login::ImPushShieldReq { shield_status: 1, ..Default::default() };
+    let answer: login::ImPushShieldRsp = legacy.request(command::REQ_PUSH_SHIELD, &shield, command::RES_PUSH_SHIELD);
+    assert_eq!((answer.user_id, answer.result_code), (frank.id, 1));
+    let query = login::ImQueryPushShieldReq::default();
+    let answer: login::ImQueryPushShieldRsp =
+        legacy.request(command::REQ_QUERY_PUSH_SHIELD, &query, command::RES_QUERY_PUSH_SHIELD);
+    assert_eq!((answer.result_code, answer.shield_status), (1, None));
+    legacy.post(erin.id, "to an old client: silence");
+    let told = legacy.drain();
+    assert!(!told.iter().any(|pdu| pdu.command == command::MSG_DATA_ACK), "{told:?}");
+    // What needs no store goes on.
+    let typing = |to_user_id| switch_service::Imp2pCmdMsg { from_user_id: 0, to_user_id, cmd_msg_data: TYPING.into() };
+    legacy.send(command::P2P_CMD, &typing(erin.id));
+    let signal: switch_service::Imp2pCmdMsg = capable.notice(command::P2P_CMD);
+    assert_eq!(signal.from_user_id, frank.id);
 }

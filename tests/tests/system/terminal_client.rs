@@ -168,3 +168,31 @@ fn a_listener_comes_back_after_a_crash_and_prints_what_it_missed() {
     let rest = done(listening);
     assert!(rest.contains("after it"), "{rest}");
 }
+
+#[test]
+fn a_recording_goes_from_file_to_file_and_settings_stay() {
+    let home = Home::new();
+    let dev = home.start();
+    let (from, to) = (home.path("from.spx"), home.path("to.spx"));
+    let recording: Vec<u8> = (0..50_000_u32).map(|at| (at * 31 % 256) as u8).collect();
+    std::fs::write(&from, &recording).expect("a temporary file");
+    let (from, to_file) = (from.to_str().expect("UTF-8"), to.to_str().expect("UTF-8"));
+    assert_eq!(done(tt(&home, &dev, "alice", &["send-voice", "bob", from, "--seconds", "7"])), "1\n");
+    assert!(done(tt(&home, &dev, "bob", &["sessions"])).trim_end().ends_with("alice (1 unread): [语音]"));
+    let history = done(tt(&home, &dev, "bob", &["history", "alice"]));
+    assert!(history.trim_end().ends_with("alice -> bob: (voice message, 7 s)"), "{history}");
+    assert_eq!(done(tt(&home, &dev, "bob", &["save-voice", "alice", "1", to_file])), "50000 bytes, 7 s\n");
+    assert!(std::fs::read(&to).expect("saved") == recording);
+
+    for (setting, before, set, after) in [
+        ("signature", "\n", "in a meeting", "in a meeting\n"),
+        ("avatar", "\n", "g0/000/a.png", "g0/000/a.png\n"),
+        ("quiet-nights", "off\n", "on", "on\n"),
+    ] {
+        assert_eq!(done(tt(&home, &dev, "alice", &[setting])), before);
+        assert_eq!(done(tt(&home, &dev, "alice", &[setting, set])), "");
+        assert_eq!(done(tt(&home, &dev, "alice", &[setting])), after);
+    }
+    let exit = tt(&home, &dev, "alice", &["signature", &"x".repeat(129)]).wait();
+    assert_eq!(exit.code, Some(6), "{exit:?}");
+}
