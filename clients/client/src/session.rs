@@ -251,6 +251,7 @@ impl<S: 'static> Session<S> {
             session_id: conversation.id(),
             msg_id,
             session_type: conversation.session_type() as i32,
+            ..Default::default()
         };
         core.phase == Phase::Online && core.tell(&read)
     }

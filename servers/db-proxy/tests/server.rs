@@ -314,7 +314,7 @@ fn a_read_sees_the_writes_that_were_sent_before_it() {
         burst.extend_from_slice(&pdu::encode(1, &text(ALICE, BOB, &format!("{round}"))));
         burst.extend_from_slice(&pdu::encode(2, &history(BOB, ALICE)));
         burst.extend_from_slice(&pdu::encode(3, &unread(BOB)));
-        let ack = ImMsgDataReadAck { user_id: BOB, session_id: ALICE, msg_id: 0, session_type: SINGLE };
+        let ack = ImMsgDataReadAck { user_id: BOB, session_id: ALICE, session_type: SINGLE, ..Default::default() };
         burst.extend_from_slice(&pdu::encode(4, &ack));
         burst.extend_from_slice(&pdu::encode(5, &unread(BOB)));
         peer.raw(&burst);
@@ -351,7 +351,13 @@ fn g5_unread_counts_follow_messages_and_read_acks() {
     assert_eq!((row.latest_msg_from_user_id, &row.latest_msg_data[..]), (ALICE, &b"hello"[..]));
     let own: ImUnreadMsgCntRsp = peer.ask(5, &unread(ALICE));
     assert_eq!(own.total_cnt, 0);
-    peer.send(6, &ImMsgDataReadAck { user_id: BOB, session_id: ALICE, msg_id: 1, session_type: SINGLE });
+    let all = ImMsgDataReadAck { user_id: BOB, session_id: ALICE, msg_id: 1, session_type: SINGLE, exact: None };
+    for (id, left) in [(1, 2), (0, 2)] {
+        peer.send(6, &ImMsgDataReadAck { msg_id: id, exact: Some(true), ..all });
+        let after: ImUnreadMsgCntRsp = peer.ask(7, &unread(BOB));
+        assert_eq!(after.total_cnt, left, "a client that means its message");
+    }
+    peer.send(6, &ImMsgDataReadAck { exact: Some(false), ..all });
     let after: ImUnreadMsgCntRsp = peer.ask(7, &unread(BOB));
     assert_eq!((after.total_cnt, after.unreadinfo_list.len()), (0, 0), "an ack reads the whole session");
 }

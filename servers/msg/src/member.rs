@@ -16,7 +16,7 @@ use tt_proto::{Body, Command};
 use crate::limits::TokenBucket;
 use crate::recent::Sent;
 use crate::state::{Class, Server};
-use crate::visitor::CAPABILITY_REFUSALS;
+use crate::visitor::{CAPABILITY_EXACT_READS, CAPABILITY_REFUSALS};
 use crate::{account, buddy, kick, message, presence, signal};
 
 /// Bytes that a client may send for one token: more than any text has.
@@ -59,6 +59,8 @@ pub(crate) struct Member {
     pub(crate) client_type: ClientType,
     /// Understands an ack that says no.
     pub(crate) refusals: bool,
+    /// Its read marks mean their message, not everything there is (G5).
+    pub(crate) exact_reads: bool,
     /// What the client calls its device; none if it does not say.
     pub(crate) device: Option<Box<str>>,
     messages: TokenBucket,
@@ -93,6 +95,7 @@ impl Member {
             user,
             client_type,
             refusals: capabilities & CAPABILITY_REFUSALS != 0,
+            exact_reads: capabilities & CAPABILITY_EXACT_READS != 0,
             device,
             messages: TokenBucket::new(limits.messages_per_second, limits.messages_burst, cx.now()),
             requests: TokenBucket::new(limits.requests_per_second, limits.requests_burst, cx.now()),

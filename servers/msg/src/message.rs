@@ -250,6 +250,7 @@ pub(crate) fn read(request: &mut Request<'_>) {
     let user = request.member.user;
     let Some(conversation) = buddy::conversation(request, ack.session_type, ack.session_id) else { return };
     ack.user_id = user;
+    ack.exact = request.member.exact_reads.then_some(true);
     let link = request.server.peers.db.of(conversation);
     if link.is_none_or(|link| link.send(request.pdu.header.seq, &ack).is_err()) {
         request.ignore("no db link", &"read cursor not moved");

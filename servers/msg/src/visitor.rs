@@ -18,10 +18,12 @@ use crate::presence;
 use crate::state::{Class, Device, Server};
 
 /// Extensions of clients that this server has built, as bits of the capabilities
-/// field (spec/gaps.md §0.6): explicit refusals of messages.
-pub(crate) const CAPABILITIES: u64 = CAPABILITY_REFUSALS;
+/// field (spec/gaps.md §0.6): explicit refusals of messages, exact read cursors.
+pub(crate) const CAPABILITIES: u64 = CAPABILITY_REFUSALS | CAPABILITY_EXACT_READS;
 /// The client understands an ack with msg_id 0 and a result.
 pub(crate) const CAPABILITY_REFUSALS: u64 = 1 << 1;
+/// The client's read marks mean their message, not everything there is.
+pub(crate) const CAPABILITY_EXACT_READS: u64 = 1 << 12;
 
 /// What a client reads when a server is missing; the recorded text.
 const UNAVAILABLE: &str = "服务端异常";

@@ -18,7 +18,8 @@ fn unread(client: &mut Client) -> message::ImUnreadMsgCntRsp {
 }
 
 fn read_ack(client: &mut Client, with: u32, id: u32) {
-    let ack = message::ImMsgDataReadAck { user_id: client.user_id, session_id: with, msg_id: id, session_type: 1 };
+    let (user_id, session_type) = (client.user_id, 1);
+    let ack = message::ImMsgDataReadAck { user_id, session_id: with, msg_id: id, session_type, ..Default::default() };
     client.send(command::MSG_READ_ACK, &ack);
 }
 
@@ -127,6 +128,27 @@ fn unread_counts_follow_the_read_cursor() {
     assert_eq!(unread(&mut bob).total_cnt, 0, "to an old client reading means reading it all");
     alice.say(bob.user_id, "five");
     assert_eq!(unread(&mut bob).total_cnt, 1, "the cursor stands where it was");
+}
+
+#[test]
+fn g5_a_read_mark_of_a_client_with_capability_12_means_its_message() {
+    let home = Home::new();
+    let dev = home.start();
+    let mut alice = dev.sign_in("alice", Class::Pc);
+    let account = dev.account("bob");
+    let mut bob = Client::sign_in_with(dev.address("msg"), &account, Class::Pc, Some(1 << 12));
+    for text in ["one", "two", "three", "four"] {
+        alice.say(bob.user_id, text);
+    }
+    // Forward, never back, and not past the newest.
+    for (id, left) in [(0, 4), (1, 3), (3, 1), (2, 1), (u32::MAX, 0)] {
+        read_ack(&mut bob, alice.user_id, id);
+        // Takes the same way as the mark, so it comes behind it.
+        bob.history_page(alice.user_id, 0, 1);
+        assert_eq!(unread(&mut bob).total_cnt, left, "read up to {id}");
+    }
+    alice.say(bob.user_id, "five");
+    assert_eq!(unread(&mut bob).total_cnt, 1, "what came later is not read");
 }
 
 #[test]

@@ -113,13 +113,13 @@ fn refused(message: ImMsgData, reason: Reason) -> ImMsgData {
     ImMsgData { msg_id: 0, refusal: Some(reason.0), ..message }
 }
 
-/// 0x0303. Has no answer. The id in it is not used: reading a session reads all of it, as clients
-/// expect.
+/// 0x0303. Has no answer. To old clients reading a session is reading all of it, so the id counts
+/// only where the msg server says that the client means it (G5).
 pub(super) fn read(request: &mut Request<'_>) {
     let Some(ack) = request.body::<ImMsgDataReadAck>() else { return };
     let (user, peer) = (ack.user_id, ack.session_id);
     let Some(conversation) = request.single(ack.session_type, user, peer) else { return };
-    let write = Write::Read { user, peer, up_to: None };
+    let write = Write::Read { user, peer, up_to: (ack.exact == Some(true)).then_some(ack.msg_id) };
     request.write(
         conversation,
         write,

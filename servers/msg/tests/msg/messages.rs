@@ -338,14 +338,30 @@ fn a_read_ack_goes_to_the_store_and_to_the_readers_other_devices_only() {
     let mut reader_phone = world.sign_in(2, PHONE);
     let mut sender = world.sign_in(1, PC);
     let session_type = SessionType::SessionTypeSingle.into();
-    reader.send(4, &ImMsgDataReadAck { user_id: 1, session_id: 1, msg_id: 9, session_type });
+    let exact = Some(true); // not the client's to say
+    reader.send(4, &ImMsgDataReadAck { user_id: 1, session_id: 1, msg_id: 9, session_type, exact });
     let at_store = world.db.expect::<ImMsgDataReadAck>();
-    assert_eq!(at_store, (4, ImMsgDataReadAck { user_id: 2, session_id: 1, msg_id: 9, session_type }));
+    assert_eq!(at_store, (4, ImMsgDataReadAck { user_id: 2, session_id: 1, msg_id: 9, session_type, exact: None }));
     let notice = ImMsgDataReadNotify { user_id: 2, session_id: 1, msg_id: 9, session_type };
     assert_eq!(reader_phone.expect(), (0, notice));
     assert_eq!(world.route.expect(), (0, notice));
     reader.expect_nothing();
     sender.expect_nothing();
+}
+
+#[test]
+fn g5_a_client_that_means_its_message_says_so_to_the_store() {
+    let mut world = World::new();
+    let session_type = SessionType::SessionTypeSingle.into();
+    let sent = ImMsgDataReadAck { user_id: 2, session_id: 1, msg_id: 9, session_type, exact: None };
+    for (capabilities, exact) in [(1 << 12, Some(true)), (1 << 1, None), (1 << 11, None)] {
+        let mut reader = world.sign_in_with(2, PC, Some(capabilities));
+        reader.send(4, &sent);
+        assert_eq!(world.db.expect(), (4, ImMsgDataReadAck { exact, ..sent }));
+        world.route.expect::<ImMsgDataReadNotify>();
+        drop(reader);
+        world.expect_left(2, PC);
+    }
 }
 
 #[test]
@@ -366,7 +382,7 @@ fn a_read_notice_from_route_reaches_all_devices_of_the_reader() {
 fn a_read_ack_of_an_unknown_session_type_is_ignored() {
     let mut world = World::new();
     let mut reader = world.sign_in(2, PC);
-    reader.send(4, &ImMsgDataReadAck { user_id: 2, session_id: 1, msg_id: 9, session_type: 9 });
+    reader.send(4, &ImMsgDataReadAck { session_id: 1, msg_id: 9, session_type: 9, ..Default::default() });
     world.expect_nothing_at_the_store(&mut reader);
 }
 
