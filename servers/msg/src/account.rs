@@ -2,7 +2,9 @@
 //! nights, push tokens. db-proxy keeps all of it; whoever must know of a change is told once it is
 //! kept (spec/flows.md §7, §11.1, §15).
 
-use bytes::Bytes;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use netlib::Context;
 use tt_common::CallError;
 use tt_proto::im::buddy::{
@@ -39,12 +41,12 @@ pub(crate) fn sign_info(request: &mut Request<'_>) {
         return;
     }
     let sign_info = query.sign_info.clone();
-    change(request, query, answer(FAILED), move |server, reply| {
+    change(request, query, answer(FAILED), move |server, cx, reply| {
         if reply.result_code == 0 {
             let notice = encode(0, &ImSignInfoChangedNotify { changed_user_id: user_id, sign_info });
             // Route gives it to every server, the one that sent it too.
             if !server.relay_back(&notice) {
-                server.tell_everybody(&notice);
+                server.tell_everybody(cx, &notice);
             }
         }
     });
@@ -62,30 +64,30 @@ pub(crate) fn avatar(request: &mut Request<'_>) {
         return;
     }
     let avatar_url = query.avatar_url.clone();
-    change(request, query, answer(FAILED), move |server, reply| {
+    change(request, query, answer(FAILED), move |server, cx, reply| {
         if reply.result_code == 0 {
             let notice = encode(0, &ImAvatarChangedNotify { changed_user_id: user_id, avatar_url });
             server.relay(&notice);
-            server.tell_everybody(&notice);
+            server.tell_everybody(cx, &notice);
         }
     });
 }
 
 /// 0x0215 by way of route: from this server or another one.
-pub(crate) fn sign_info_changed(server: &mut Server, notice: &ImSignInfoChangedNotify) {
-    card_changed(server, notice.changed_user_id, &encode(0, notice));
+pub(crate) fn sign_info_changed(server: &mut Server, cx: &mut Context<Server>, notice: &ImSignInfoChangedNotify) {
+    card_changed(server, cx, notice.changed_user_id, &encode(0, notice));
 }
 
 /// 0x0212 by way of route, from another server.
-pub(crate) fn avatar_changed(server: &mut Server, notice: &ImAvatarChangedNotify) {
-    card_changed(server, notice.changed_user_id, &encode(0, notice));
+pub(crate) fn avatar_changed(server: &mut Server, cx: &mut Context<Server>, notice: &ImAvatarChangedNotify) {
+    card_changed(server, cx, notice.changed_user_id, &encode(0, notice));
 }
 
-fn card_changed(server: &Server, user: u32, notice: &Bytes) {
+fn card_changed(server: &mut Server, cx: &mut Context<Server>, user: u32, notice: &Bytes) {
     if user == 0 {
         server.metrics.ignored("relayed card");
     } else {
-        server.tell_everybody(notice);
+        server.tell_everybody(cx, notice);
     }
 }
 
@@ -95,7 +97,7 @@ pub(crate) fn push_shield(request: &mut Request<'_>) {
     let user_id = request.member.user;
     query.user_id = user_id;
     let failed = ImPushShieldRsp { user_id, result_code: FAILED, shield_status: None, attach_data: None };
-    change(request, query, failed, |_, _| {});
+    change(request, query, failed, |_, _, _| {});
 }
 
 /// 0x010e.
@@ -104,7 +106,7 @@ pub(crate) fn query_push_shield(request: &mut Request<'_>) {
     let user_id = request.member.user;
     query.user_id = user_id;
     let failed = ImQueryPushShieldRsp { user_id, result_code: FAILED, shield_status: None, attach_data: None };
-    change(request, query, failed, |_, _| {});
+    change(request, query, failed, |_, _, _| {});
 }
 
 /// 0x0108, from phones only. Answered at once, as ever: the answer has no place for a failure, and
@@ -146,8 +148,12 @@ fn keep_token(request: &mut Request<'_>, device_token: String) {
 
 /// Asks db-proxy to change something, and answers the client in any case: with `failed` if it does
 /// not. `then` hears what the client was answered.
-fn change<Q, R>(request: &mut Request<'_>, query: Q, failed: R, then: impl FnOnce(&mut Server, &R) + 'static)
-where
+fn change<Q, R>(
+    request: &mut Request<'_>,
+    query: Q,
+    failed: R,
+    then: impl FnOnce(&mut Server, &mut Context<Server>, &R) + 'static,
+) where
     Q: Body + Attach,
     R: Parts,
 {
@@ -162,7 +168,7 @@ where
             failed
         });
         parts::send(server, &conn, seq, reply.clone(), |_| {});
-        then(server, &reply);
+        then(server, cx, &reply);
     };
     request.server.call(request.cx, &link, seq, query, answer);
 }
@@ -172,11 +178,44 @@ fn own_db(request: &Request<'_>) -> Option<tt_common::Link<Server>> {
     request.server.peers.db.choose(Half::Business, request.member.user.into())
 }
 
+/// For how long notices of changed cards are gathered. Telling everybody of each at once would cost a
+/// small write per change and client.
+const GATHER: Duration = Duration::from_secs(1);
+/// Bytes of notices gathered at a time; then they go out early.
+const MAX_GATHERED: usize = 64 * 1024;
+
+/// Notices of changed cards that clients have yet to be told.
+#[derive(Debug, Default)]
+pub(crate) struct CardNotices {
+    gathered: BytesMut,
+    /// Whether the next write is set.
+    due: bool,
+}
+
 impl Server {
-    /// Sends a notice to everybody who is signed in here.
-    pub(crate) fn tell_everybody(&self, notice: &Bytes) {
+    /// Tells everybody who is signed in here of a changed card, within [`GATHER`].
+    fn tell_everybody(&mut self, cx: &mut Context<Self>, notice: &Bytes) {
+        let notices = &mut self.card_notices;
+        notices.gathered.extend_from_slice(notice);
+        if notices.gathered.len() >= MAX_GATHERED {
+            self.tell_cards();
+        } else if !std::mem::replace(&mut notices.due, true) {
+            cx.after(GATHER, |server: &mut Self, _| {
+                server.card_notices.due = false;
+                server.tell_cards();
+            });
+        }
+    }
+
+    /// One write to each client, whatever has gathered.
+    fn tell_cards(&mut self) {
+        let notices = std::mem::take(&mut self.card_notices.gathered).freeze();
+        if notices.is_empty() {
+            return;
+        }
         for (_, device) in self.clients.all_devices().filter(|(_, device)| !device.kicked) {
-            device.send(&self.metrics, notice);
+            device.send(&self.metrics, &notices);
+            self.metrics.card_writes.inc();
         }
     }
 

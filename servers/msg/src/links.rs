@@ -85,8 +85,8 @@ fn from_route(
             server.tell(notice.user_id, &encode(0, &notice));
         }
         Ok(Command::P2pCmdMsg) => signal::relayed(server, &pdu.decode::<Imp2pCmdMsg>()?),
-        Ok(Command::SignInfoChangedNotify) => account::sign_info_changed(server, &pdu.decode()?),
-        Ok(Command::AvatarChangedNotify) => account::avatar_changed(server, &pdu.decode()?),
+        Ok(Command::SignInfoChangedNotify) => account::sign_info_changed(server, cx, &pdu.decode()?),
+        Ok(Command::AvatarChangedNotify) => account::avatar_changed(server, cx, &pdu.decode()?),
         Ok(Command::ServerKickUser) => Kick::from_server(&pdu.decode::<ImServerKickUser>()?).here(server, cx),
         Ok(Command::UserStatNotify) => presence::status_changed(server, pdu.decode::<ImUserStatNotify>()?),
         Ok(Command::ServerPcLoginStatusNotify) => {

@@ -126,8 +126,8 @@ impl Request<'_> {
         }
     }
 
-    /// Whether the user may change the card again so soon. A change is told to everybody who is
-    /// signed in anywhere, so one user must not make many.
+    /// Whether this connection may change the user's card again so soon. A change is told to
+    /// everybody who is signed in anywhere, so nobody must make many.
     pub(crate) fn may_change_card(&mut self) -> bool {
         let (per_minute, now) = (self.server.config.limits.card_changes_per_minute, self.cx.now());
         let new = || TokenBucket::slow(Duration::from_mins(1) / per_minute, per_minute, now);

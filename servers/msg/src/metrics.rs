@@ -41,6 +41,8 @@ pub(crate) struct Metrics {
     pub(crate) relays_dropped: Counter,
     /// Signals handed to clients.
     pub(crate) signals: Counter,
+    /// Writes to clients with notices of changed cards.
+    pub(crate) card_writes: Counter,
     /// Changes of cards refused because there were too many.
     pub(crate) card_changes_refused: Counter,
 }
@@ -73,6 +75,7 @@ impl Metrics {
         common.register("copies_missed", "Copies not acknowledged in 15 s", all.copies_missed.clone());
         common.register("relays_dropped", "PDUs for other msg servers without a route", all.relays_dropped.clone());
         common.register("signals", "Signals between clients, handed to one", all.signals.clone());
+        common.register("card_writes", "Writes to clients with notices of changed cards", all.card_writes.clone());
         common.register(
             "card_changes_refused",
             "Signature lines and pictures not changed for their number",

@@ -13,6 +13,7 @@ use tt_common::log_limit::LogLimit;
 use tt_proto::im::base_define::ClientType;
 use tt_proto::{Attach, Body};
 
+use crate::account::CardNotices;
 use crate::config::Config;
 use crate::conversation::Lanes;
 use crate::drain::Drain;
@@ -31,6 +32,7 @@ pub(crate) struct Server {
     pub(crate) lanes: Lanes<Outgoing, Link<Server>>,
     pub(crate) delivered: Delivered,
     pub(crate) message_ids: MessageIds,
+    pub(crate) card_notices: CardNotices,
     /// Clients whose name and password are being checked.
     pub(crate) signing_in: usize,
     /// Calls to db-proxy and route that wait for their reply.
@@ -50,6 +52,7 @@ impl Server {
             lanes: Lanes::new(),
             delivered: Delivered::new(),
             message_ids: MessageIds::new(),
+            card_notices: CardNotices::default(),
             signing_in: 0,
             calls: 0,
             drain: Drain::default(),

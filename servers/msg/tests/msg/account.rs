@@ -93,6 +93,29 @@ fn a_picture_is_told_to_everybody_here_and_elsewhere() {
 }
 
 #[test]
+fn many_changes_within_a_second_are_one_write_to_each_client() {
+    let mut world = World::new();
+    let mut pc = world.sign_in(5, PC);
+    let mut phone = world.sign_in(5, PHONE);
+    let notice = |number: u32| ImSignInfoChangedNotify { changed_user_id: number, sign_info: format!("{number}") };
+    let burst: Vec<u8> = (1..=100).flat_map(|number| pdu::encode(0, &notice(number))).collect();
+    world.route.send_raw(&burst);
+    for client in [&mut pc, &mut phone] {
+        for number in 1..=100 {
+            assert_eq!(client.expect(), (0, notice(number)));
+        }
+        client.expect_nothing();
+    }
+    let writes = world.server.metric("teamtalk_card_writes_total");
+    // Two, if the second ends within the burst.
+    assert!(writes == 2 || writes == 4, "{writes} writes of 100 notices to 2 clients");
+    // What is too much to be kept goes out at once.
+    let long = ImAvatarChangedNotify { changed_user_id: 7, avatar_url: "x".repeat(70_000) };
+    world.route.send(0, &long);
+    assert_eq!(pc.expect(), (0, long));
+}
+
+#[test]
 fn more_changes_than_the_limit_are_refused_before_they_cost_anything() {
     let mut world = World::with(|config| config.limits.card_changes_per_minute = 2);
     let mut pc = world.sign_in(5, PC);
