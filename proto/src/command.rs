@@ -408,4 +408,8 @@ commands! {
         Msg -> Login, Login -> Msg, Msg -> Route, Route -> Msg, Msg -> DbProxy,
         DbProxy -> Msg, Msg -> File, File -> Msg, Msg -> Push, Push -> Msg,
         HttpMsg -> Route, Route -> HttpMsg, HttpMsg -> DbProxy, DbProxy -> HttpMsg;
+    0x07f1 LinkProof(extension::ImLinkProof) CID_OTHER_LINK_PROOF:
+        Msg -> Login, Login -> Msg, Msg -> Route, Route -> Msg, Msg -> DbProxy,
+        DbProxy -> Msg, Msg -> File, File -> Msg, Msg -> Push, Push -> Msg,
+        HttpMsg -> Route, Route -> HttpMsg, HttpMsg -> DbProxy, DbProxy -> HttpMsg;
 }

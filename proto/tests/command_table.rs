@@ -7,7 +7,7 @@ use tt_proto::command::{Party, TABLE};
 use tt_proto::{Command, UnknownCommand};
 
 /// Commands that the 2015 system does not have.
-const ADDED: &[u16] = &[0x0110, 0x0111, 0x07f0];
+const ADDED: &[u16] = &[0x0110, 0x0111, 0x07f0, 0x07f1];
 
 #[test]
 fn every_published_command_is_in_the_table() {
@@ -108,6 +108,9 @@ fn only_the_seven_relayed_commands_and_the_broadcasts_run_from_route_to_msg_unas
         .filter(|row| row.allows(Party::Msg, Party::Route) && row.allows(Party::Route, Party::Msg))
         .map(|row| row.command.id())
         .collect();
-    // The relayed seven, the two profile broadcasts, the heartbeat and the hello.
-    assert_eq!(both_ways, [0x020f, 0x0212, 0x0215, 0x0301, 0x0304, 0x040b, 0x0508, 0x0601, 0x0701, 0x070d, 0x07f0]);
+    // The relayed seven, the two profile broadcasts, the heartbeat, the hello and its proof.
+    assert_eq!(
+        both_ways,
+        [0x020f, 0x0212, 0x0215, 0x0301, 0x0304, 0x040b, 0x0508, 0x0601, 0x0701, 0x070d, 0x07f0, 0x07f1]
+    );
 }

@@ -291,7 +291,7 @@ fn the_address_book_is_fetched_page_by_page() {
 fn notices_become_events_and_reading_is_told() {
     let (client, events, script) = meet(stay, |server| {
         let mut link = server.sign_in();
-        link.send(0, &ImUserStatNotify { user_stat: UserStat { user_id: 2, status: 1 } });
+        link.send(0, &ImUserStatNotify { user_stat: UserStat { user_id: 2, status: 1, ..UserStat::default() } });
         link.send(0, &ImMsgDataReadNotify { user_id: 1, session_id: 2, msg_id: 4, session_type: 1 });
         let (_, read) = link.recv::<ImMsgDataReadAck>();
         assert_eq!((read.user_id, read.session_id, read.msg_id, read.session_type), (1, 2, 5, 1));

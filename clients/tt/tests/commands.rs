@@ -290,7 +290,11 @@ fn history_is_printed_oldest_first_over_several_pages() {
 fn users_and_status_tell_who_is_online() {
     fn answer_status(link: &mut Link) {
         let (seq, request) = link.recv::<ImUsersStatReq>();
-        let stat = |user_id: &u32| UserStat { user_id: *user_id, status: if *user_id == 2 { 1 } else { 2 } };
+        let stat = |user_id: &u32| UserStat {
+            user_id: *user_id,
+            status: if *user_id == 2 { 1 } else { 2 },
+            ..UserStat::default()
+        };
         let user_stat_list = request.user_id_list.iter().map(stat).collect();
         link.send(seq, &ImUsersStatRsp { user_stat_list, ..Default::default() });
     }

@@ -7,6 +7,7 @@
 //! | run a server on a thread of its own, and stop it | [`role`] |
 //! | turn SIGINT and SIGTERM into a clean end | [`signals`] |
 //! | read a configuration file and say precisely what is wrong with it | [`config`] |
+//! | decide which servers to believe | [`cluster`] |
 //! | bind a listener and say whose port is taken | [`bind`] |
 //! | write one line per event | [`logging`], [`log_limit`] |
 //! | count, and show the counts on `/metrics` and `/healthz` | [`metrics`], [`metrics_http`] |
@@ -15,6 +16,7 @@
 //!
 //! ```no_run
 //! use netlib::Context;
+//! use tt_common::cluster::Trust;
 //! use tt_common::link::{self, Identity, Link, LinkHandler, LinkOptions, LinkRole};
 //! use tt_common::metrics::Metrics;
 //! use tt_common::role::{self, Role};
@@ -40,7 +42,8 @@
 //!
 //! let socket = std::net::TcpListener::bind("127.0.0.1:8200")?;
 //! let handle = role::spawn("hub", move |cx, ready| {
-//!     let options = LinkOptions::new(Identity::new(LinkRole::Route, "hub-1"), Metrics::new());
+//!     let trust = Trust::in_secret(b"what all servers of the cluster know");
+//!     let options = LinkOptions::new(Identity::new(LinkRole::Route, "hub-1"), Metrics::new(), trust);
 //!     link::accept_links(cx, socket, options, |_, _, _| Some(Box::new(MsgLink)))?;
 //!     ready.signal();
 //!     Ok(Hub)
@@ -53,6 +56,7 @@
 #![warn(missing_docs)]
 
 pub mod bind;
+pub mod cluster;
 pub mod config;
 pub mod link;
 pub mod links;
@@ -63,6 +67,7 @@ pub mod metrics_http;
 pub mod role;
 pub mod signals;
 
+pub use cluster::{ClusterConfig, Trust};
 pub use link::{CallError, Identity, Link, LinkError, LinkHandler, LinkOptions, LinkRole, PeerInfo, accept_links};
 pub use links::Links;
 pub use metrics::Metrics;

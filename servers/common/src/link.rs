@@ -1,7 +1,7 @@
 //! A link: the named, supervised PDU connection between two servers.
 //!
 //! [`Link::dial`] keeps a connection to a peer alive for as long as the link exists; [`accept_links`] is the
-//! other end. Both greet (`hello.rs`), keep the connection warm and notice a dead peer (`conn.rs`), and answer
+//! other end. Both greet (`hello.rs`), prove that they belong to the cluster (`proof.rs`), keep the connection warm and notice a dead peer (`conn.rs`), and answer
 //! [`Link::call`]s (`call.rs`), so a server only writes a [`LinkHandler`]: what to do when the peer is there,
 //! when it says something, and when it is gone.
 
@@ -11,6 +11,7 @@ mod cookie;
 mod framing;
 mod hello;
 mod options;
+mod proof;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -30,11 +31,12 @@ use tt_proto::{Attach, Body};
 pub use self::call::CallError;
 pub use self::cookie::{HANDLE_COOKIE_LEN, attach_of};
 pub use self::framing::PduFraming;
-pub use self::hello::{Identity, LinkRole, MAX_SERVER_ID, PeerInfo};
+pub use self::hello::{CAPABILITY_PRESENCE, Identity, LinkRole, MAX_SERVER_ID, PeerInfo};
 pub use self::options::{LinkError, LinkOptions};
 
 use self::call::Calls;
 use self::conn::LinkConn;
+use self::framing::LinkFraming;
 use crate::log_limit::LogLimit;
 
 /// What a server does with one link. Replies to [`Link::call`], heartbeats and the greeting never show here.
@@ -75,6 +77,8 @@ struct Inner<S: 'static> {
     handler: RefCell<Option<Box<dyn LinkHandler<S>>>>,
     /// Keeps what a confused peer does from filling the log.
     noise: RefCell<LogLimit>,
+    /// The same for peers that are not admitted; the links of one listener share it.
+    refusals: Rc<RefCell<LogLimit>>,
 }
 
 /// Tells links apart within the process. An id is never given twice.
@@ -88,13 +92,14 @@ pub fn accept_links<S: 'static>(
     mut factory: impl FnMut(&mut S, &mut Context<S>, SocketAddr) -> Option<Box<dyn LinkHandler<S>>> + 'static,
 ) -> io::Result<Listener> {
     let options = Rc::new(options);
+    let refusals = Rc::new(RefCell::new(LogLimit::new(NOISE_INTERVAL)));
     let listen =
         ListenOptions { conn: options.conn_options(), max_connections: options.max_links, ..ListenOptions::default() };
     cx.listen_on(socket, listen, move |state, cx, conn| {
         // A link comes over TCP.
         let peer = conn.peer_addr().inet()?;
         let handler = factory(state, cx, peer)?;
-        let link = Link::new(None, peer, Rc::clone(&options), handler);
+        let link = Link::new(None, peer, Rc::clone(&options), handler, Rc::clone(&refusals));
         Some(Box::new(link.connection()))
     })
 }
@@ -114,7 +119,8 @@ impl<S: 'static> Link<S> {
             ..ConnectOptions::default()
         };
         let backoff = Backoff::new(options.redial.0, options.redial.1, REDIAL_JITTER);
-        let link = Self::new(Some(peer), addr, Rc::new(options), handler);
+        let refusals = Rc::new(RefCell::new(LogLimit::new(NOISE_INTERVAL)));
+        let link = Self::new(Some(peer), addr, Rc::new(options), handler, refusals);
         let dialled = link.clone();
         let connector = cx.keep_connected(addr, connect, backoff, move |_, _| Box::new(dialled.connection()));
         *link.inner.connector.borrow_mut() = Some(connector);
@@ -126,6 +132,7 @@ impl<S: 'static> Link<S> {
         addr: SocketAddr,
         options: Rc<LinkOptions>,
         handler: Box<dyn LinkHandler<S>>,
+        refusals: Rc<RefCell<LogLimit>>,
     ) -> Self {
         let calls = Calls::new(options.max_pending);
         Self {
@@ -142,12 +149,14 @@ impl<S: 'static> Link<S> {
                 calls: RefCell::new(calls),
                 handler: RefCell::new(Some(handler)),
                 noise: RefCell::new(LogLimit::new(NOISE_INTERVAL)),
+                refusals,
             }),
         }
     }
 
-    fn connection(&self) -> Framed<PduFraming, LinkConn<S>> {
-        Framed::new(PduFraming::new(MAX_ON_LINK), LinkConn::new(self.clone()))
+    fn connection(&self) -> Framed<LinkFraming, LinkConn<S>> {
+        let conn = LinkConn::new(self.clone());
+        Framed::new(LinkFraming::new(conn.admitted()), conn)
     }
 
     /// Identifies the link within the process, also across the reconnects of a dialled one.

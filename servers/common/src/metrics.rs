@@ -28,6 +28,7 @@ pub struct Metrics {
     link_ups: Family<Peer, Counter>,
     link_downs: Family<Ended, Counter>,
     dials_failed: Family<Ended, Counter>,
+    links_refused: Labelled,
     frames: Family<Frame, Counter>,
     bytes: Family<Direction, Counter>,
     calls: Labelled,
@@ -79,6 +80,7 @@ impl Metrics {
             link_ups: Family::default(),
             link_downs: Family::default(),
             dials_failed: Family::default(),
+            links_refused: Family::default(),
             frames: Family::default(),
             bytes: Family::default(),
             calls: Family::default(),
@@ -91,6 +93,7 @@ impl Metrics {
         metrics.register("link_ups", "Server links that came up", metrics.link_ups.clone());
         metrics.register("link_downs", "Server links that went down", metrics.link_downs.clone());
         metrics.register("dials_failed", "Dials to other servers that failed", metrics.dials_failed.clone());
+        metrics.register("links_refused", "Peers not admitted, by reason", metrics.links_refused.clone());
         metrics.register("pdus", "PDUs by direction and command", metrics.frames.clone());
         metrics.register("pdu_bytes", "Bytes of PDUs by direction", metrics.bytes.clone());
         metrics.register("calls", "Calls across links by outcome", metrics.calls.clone());
@@ -129,9 +132,18 @@ impl Metrics {
         self.frame("out", command, len);
     }
 
+    /// Counts PDUs of one command that go out in one piece of `len` bytes.
+    pub fn sent_many(&self, command: u16, count: u64, len: usize) {
+        self.frames("out", command, count, len);
+    }
+
     fn frame(&self, direction: &'static str, command: u16, len: usize) {
+        self.frames(direction, command, 1, len);
+    }
+
+    fn frames(&self, direction: &'static str, command: u16, count: u64, len: usize) {
         let command = Command::try_from(command).map_or("unknown", |command| command.info().name);
-        self.frames.get_or_create(&Frame { direction, command }).inc();
+        self.frames.get_or_create(&Frame { direction, command }).inc_by(count);
         self.bytes.get_or_create(&Direction { direction }).inc_by(len as u64);
     }
 
@@ -149,6 +161,11 @@ impl Metrics {
 
     pub(crate) fn dial_failed(&self, role: Option<LinkRole>, reason: &'static str) {
         self.dials_failed.get_or_create(&Ended { peer: name(role), reason }).inc();
+    }
+
+    /// Counts a peer that is not admitted; the reasons are constants.
+    pub(crate) fn link_refused(&self, why: &'static str) {
+        self.links_refused.get_or_create(&Label { kind: why }).inc();
     }
 
     pub(crate) fn call_ended(&self, outcome: &'static str) {

@@ -2,18 +2,27 @@
 
 mod support;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use netlib::clock::ManualClock;
 use netlib::{CloseReason, Context, Reactor, ReactorConfig};
 use support::{DEADLINE, RawPeer, assault};
-use tt_common::{CallError, Identity, Link, LinkError, LinkHandler, LinkOptions, LinkRole, Metrics, accept_links};
+use tt_common::{
+    CallError, ClusterConfig, Identity, Link, LinkError, LinkHandler, LinkOptions, LinkRole, Metrics, Trust,
+    accept_links,
+};
 use tt_proto::im::buddy::{ImUserStatNotify, ImUsersStatReq, ImUsersStatRsp};
+use tt_proto::im::extension::{ImLinkHello, ImLinkProof};
 use tt_proto::im::other::ImHeartBeat;
 use tt_proto::im::server::ImStopReceivePacket;
 use tt_proto::pdu::{self, MAX_ON_LINK, PduRef};
 use tt_proto::{Body, Command};
+
+/// The peers of most tests are sockets that prove nothing.
+fn trust() -> Trust {
+    Trust::in_addresses(&[IpAddr::from([127, 0, 0, 1])])
+}
 
 /// What happened to the links of a test.
 #[derive(Default)]
@@ -73,7 +82,7 @@ impl Rig {
     }
 
     fn options(&self) -> LinkOptions {
-        LinkOptions::new(Identity::new(LinkRole::Route, "route-1"), self.metrics.clone())
+        LinkOptions::new(Identity::new(LinkRole::Route, "route-1"), self.metrics.clone(), trust())
     }
 
     /// A server that dials the listener, and the accepted peer, not yet greeted.
@@ -514,4 +523,112 @@ fn no_length_and_no_bytes_kill_the_server() {
     rig.world.links.clear();
     let (link, _peer) = rig.link();
     assert!(link.is_up());
+}
+
+const SECRET: &[u8] = b"the secret of this test's cluster";
+
+/// A server that believes whoever proves to know `secret`, and nobody else.
+fn sworn(secret: &[u8]) -> Rig {
+    let mut rig = Rig::idle();
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    rig.addr = socket.local_addr().expect("bound");
+    let options = LinkOptions { trust: Trust::in_secret(secret), ..rig.options() };
+    accept_links(rig.reactor.context(), socket, options, |_, _, _| Some(Box::new(Recorder))).expect("listening");
+    rig
+}
+
+#[test]
+fn servers_of_one_cluster_prove_it_to_each_other() {
+    let mut rig = sworn(SECRET);
+    let identity = Identity::new(LinkRole::Route, "dialler");
+    let options = LinkOptions { identity, trust: Trust::in_secret(SECRET), ..rig.options() };
+    Link::dial(rig.reactor.context(), LinkRole::Route, rig.addr, options, Box::new(Recorder));
+    rig.up(2);
+    let mut ids: Vec<String> =
+        rig.world.links.iter().map(|link| link.peer().expect("it has greeted").server_id.clone()).collect();
+    ids.sort();
+    assert_eq!(ids, ["dialler", "route-1"]);
+}
+
+#[test]
+fn another_secret_is_refused() {
+    let mut rig = sworn(SECRET);
+    let options = LinkOptions { trust: Trust::in_secret(b"the secret of another cluster"), ..rig.options() };
+    Link::dial(rig.reactor.context(), LinkRole::Route, rig.addr, options, Box::new(Recorder));
+    let line = r#"teamtalk_links_refused_total{kind="its cluster secret is another one"}"#;
+    let metrics = rig.metrics.clone();
+    rig.until("a refusal", |_| metrics.encode().contains(line));
+    assert!(rig.world.links.is_empty(), "neither end is up");
+}
+
+/// A msg server of its own making, on the login server's port, once drew every client to itself.
+#[test]
+fn a_peer_that_proves_nothing_is_never_up() {
+    let mut rig = sworn(SECRET);
+    // Talks at once; greets and talks; greets and sends back what it was sent; guesses.
+    let business = pdu::encode(0, &ImUserStatNotify::default());
+    for step in 0..4 {
+        let mut peer = RawPeer::connect(rig.addr);
+        let business = business.clone();
+        let handle = std::thread::spawn(move || {
+            let (hello, nonce) = (peer.next_any(), Some(vec![7; 16].into()));
+            let forged = ImLinkHello { role: Some(2), nonce, ..ImLinkHello::default() };
+            match step {
+                0 => {}
+                1 => peer.send(0, &forged),
+                2 => {
+                    peer.write(&hello.0);
+                    let proof = peer.next_any();
+                    assert_eq!(proof.command(), Command::LinkProof.id());
+                    peer.write(&proof.0);
+                }
+                _ => {
+                    peer.send(0, &forged);
+                    peer.send(0, &ImLinkProof { mac: Some(vec![0; 32].into()) });
+                }
+            }
+            // It may be closed already.
+            let _ = std::io::Write::write_all(&mut peer.stream, &business);
+            peer.wait_closed();
+        });
+        rig.until("the peer is refused", |_| handle.is_finished());
+        handle.join().unwrap_or_else(|_| panic!("step {step}"));
+    }
+    // One that says nothing has two seconds; one that sends much has none.
+    let mut silent = RawPeer::connect(rig.addr);
+    rig.accept_one();
+    rig.pass(Duration::from_secs(2));
+    silent.wait_closed();
+    let mut long = RawPeer::connect(rig.addr);
+    long.write(&pdu::encode_raw(Command::LinkHello.id(), 0, &vec![0; 5_000]));
+    rig.accept_one();
+    let handle = std::thread::spawn(move || long.wait_closed());
+    rig.until("the long greeting is refused", |_| handle.is_finished());
+    assert!(rig.world.links.is_empty() && rig.world.pdus.is_empty());
+}
+
+#[test]
+fn where_old_servers_are_believed_a_wrong_proof_is_not() {
+    let mut rig = Rig::idle();
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    rig.addr = socket.local_addr().expect("bound");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("secret");
+    std::fs::write(&file, SECRET).expect("written");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
+    let legacy_addresses = vec![IpAddr::from([127, 0, 0, 1])];
+    let cluster = ClusterConfig { secret_file: file, legacy_peers: true, legacy_addresses };
+    let options = LinkOptions { trust: cluster.trust().expect("a secret"), ..rig.options() };
+    accept_links(rig.reactor.context(), socket, options, |_, _, _| Some(Box::new(Recorder))).expect("listening");
+
+    let mut old = RawPeer::connect(rig.addr);
+    old.send(0, &ImUserStatNotify::default());
+    rig.up(1);
+    assert_eq!(rig.world.links[0].peer(), None, "a server of 2015");
+    let mut wrong = RawPeer::connect(rig.addr);
+    let nonce = Some(vec![7; 16].into());
+    wrong.send(0, &ImLinkHello { role: Some(2), nonce, ..ImLinkHello::default() });
+    rig.up(2);
+    wrong.send(0, &ImLinkProof { mac: Some(vec![0; 32].into()) });
+    rig.until("its end", |world| world.downs.len() == 1);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tt_common::bind::{self, BindError};
+use tt_common::cluster::ClusterConfig;
 use tt_common::config::RoleConfig;
 
 use crate::quiet_hours::QuietHours;
@@ -30,6 +31,8 @@ pub struct Config {
     pub limits: Limits,
     /// Times, in milliseconds.
     pub timeouts: Timeouts,
+    /// Which servers are believed on the links.
+    pub cluster: ClusterConfig,
 }
 
 /// What may wait.
@@ -77,6 +80,7 @@ impl Default for Config {
             quiet_hours: QuietHours::default(),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            cluster: ClusterConfig::default(),
         }
     }
 }
@@ -116,7 +120,7 @@ impl RoleConfig for Config {
                 return Err(format!("`quiet_hours.{key}` is {hour}: an hour of the day is 0 to 23"));
             }
         }
-        Ok(())
+        self.cluster.check()
     }
 }
 

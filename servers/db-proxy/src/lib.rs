@@ -65,8 +65,9 @@ fn start(
     log::info!("serving msg servers on {}", listeners.links.local_addr()?);
     let counts = tt_common::Metrics::new();
     let identity = Identity::new(LinkRole::DbProxy, config.server_id.clone());
-    let options =
-        LinkOptions { accepts: &[LinkRole::Msg, LinkRole::HttpMsg], ..LinkOptions::new(identity, counts.clone()) };
+    let trust = config.cluster.trust()?;
+    let accepts = &[LinkRole::Msg, LinkRole::HttpMsg];
+    let options = LinkOptions { accepts, ..LinkOptions::new(identity, counts.clone(), trust) };
     let mut server = Server::new(config, store, &counts, cx)?;
     metrics_http::serve(cx, listeners.metrics, counts, |server: &mut Server| server.health())?;
     let listener = link::accept_links(cx, listeners.links, options, |_, _, _| Some(Box::new(DbLink)))?;

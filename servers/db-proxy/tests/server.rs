@@ -1,15 +1,15 @@
 //! The db-proxy as a msg server sees it: over a real link, in PDUs.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tt_common::RoleHandle;
 use tt_common::role::RoleError;
+use tt_common::{ClusterConfig, RoleHandle};
 use tt_db_proxy::store::embedded::{Embedded, OpenError};
 use tt_db_proxy::store::{Accounts, NewUser, Store};
 use tt_db_proxy::{Config, Limits, Listeners, QuietHours};
@@ -59,7 +59,12 @@ fn home() -> TempDir {
 }
 
 fn config(home: &Path) -> Config {
-    Config { data: home.to_owned(), ..Config::default() }
+    let cluster = ClusterConfig {
+        secret_file: PathBuf::new(),
+        legacy_peers: true,
+        legacy_addresses: vec![Ipv4Addr::LOCALHOST.into()],
+    };
+    Config { data: home.to_owned(), cluster, ..Config::default() }
 }
 
 fn listeners() -> Listeners {

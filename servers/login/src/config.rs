@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use serde::Deserialize;
 use tt_common::bind::{self, BindError};
+use tt_common::cluster::ClusterConfig;
 use tt_common::config::RoleConfig;
 
 /// All keys of a login server. [`Default`] is the published set of ports, on this machine only.
@@ -26,6 +27,8 @@ pub struct Config {
     pub discovery: String,
     /// Client connections at a time on each of the two client ports; more are closed at once.
     pub max_clients: usize,
+    /// Which servers are believed on the links.
+    pub cluster: ClusterConfig,
 }
 
 impl Default for Config {
@@ -40,6 +43,7 @@ impl Default for Config {
             msfs: "http://127.0.0.1:8700/".to_owned(),
             discovery: "http://127.0.0.1/api/discovery".to_owned(),
             max_clients: 10_000,
+            cluster: ClusterConfig::default(),
         }
     }
 }
@@ -52,7 +56,7 @@ impl RoleConfig for Config {
         if self.max_clients == 0 {
             return Err("max_clients must be at least 1".to_owned());
         }
-        Ok(())
+        self.cluster.check()
     }
 }
 

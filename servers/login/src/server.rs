@@ -56,7 +56,10 @@ impl Login {
         metrics.register("connections", "Signed-in connections on all msg servers", connections.clone());
 
         let identity = Identity::new(LinkRole::Login, config.server_id.clone());
-        let options = LinkOptions { accepts: &[LinkRole::Msg], ..LinkOptions::new(identity, metrics.clone()) };
+        let options = LinkOptions {
+            accepts: &[LinkRole::Msg],
+            ..LinkOptions::new(identity, metrics.clone(), config.cluster.trust()?)
+        };
         let msg = accept_links(cx, listeners.msg, options, |_, _, _| Some(Box::new(MsgServerLink)))?;
 
         let clients = ListenOptions {

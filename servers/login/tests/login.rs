@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use support::{DEADLINE, RawPeer, assault, http, http_get};
+use support::{DEADLINE, RawPeer, assault, http, http_get, legacy_cluster};
 use tt_common::{LinkRole, RoleHandle};
 use tt_login::Config;
 use tt_proto::im::base_define::ResultType;
@@ -31,7 +31,9 @@ impl Server {
 
     fn with(config: Config) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config { http_listen: any, client_listen: any, msg_listen: any, metrics_listen: any, ..config };
+        let cluster = legacy_cluster();
+        let config =
+            Config { http_listen: any, client_listen: any, msg_listen: any, metrics_listen: any, cluster, ..config };
         let listeners = config.bind().expect("free ports");
         let addr = |listener: &std::net::TcpListener| listener.local_addr().expect("bound");
         let (http, clients) = (addr(&listeners.http), addr(&listeners.clients));

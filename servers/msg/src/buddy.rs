@@ -22,6 +22,7 @@ use crate::conversation::Conversation;
 use crate::member::Request;
 use crate::parts::{self, Parts};
 use crate::peers::Half;
+use crate::presence;
 use crate::state::Server;
 
 /// Ids in one question for user cards.
@@ -96,13 +97,33 @@ pub(crate) fn messages_by_id(request: &mut Request<'_>) {
     ask::<_, ImGetMsgByIdRsp>(request, link, query);
 }
 
-/// Who is online: route knows.
+/// Who is online: route knows. A client with capability 11 is told of every change of
+/// these users from here on; an old one is told of everybody anyway.
 pub(crate) fn users_status(request: &mut Request<'_>) {
     let Some(mut query) = request.body::<ImUsersStatReq>() else { return };
     query.user_id = request.member.user;
     cut(request, &mut query.user_id_list, MAX_STATUS);
-    let link = request.server.peers.master().cloned();
-    ask::<_, ImUsersStatRsp>(request, link, query);
+    let details = presence::watch(request, &query.user_id_list);
+    let Some(link) = request.server.peers.master().cloned() else {
+        request.ignore("no link", &"nobody to ask");
+        return;
+    };
+    let (conn, seq, user) = (request.conn.clone(), request.pdu.header.seq, request.member.user);
+    request.server.call(
+        request.cx,
+        &link,
+        seq,
+        query,
+        move |server, cx, reply: Result<ImUsersStatRsp, _>| match reply {
+            Ok(mut reply) => {
+                for stat in &mut reply.user_stat_list {
+                    presence::shown(stat, details);
+                }
+                parts::send(server, &conn, seq, reply, |_| {});
+            }
+            Err(error) => unanswered(server, cx, user, error),
+        },
+    );
 }
 
 /// Takes a session off the recent list; once that is done, the user's other devices

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tt_common::bind::{self, BindError};
+use tt_common::cluster::ClusterConfig;
 use tt_common::config::RoleConfig;
 
 use crate::Class;
@@ -35,6 +36,8 @@ pub struct Config {
     pub limits: Limits,
     /// Times, in milliseconds.
     pub timeouts: Timeouts,
+    /// Which servers are believed on the links.
+    pub cluster: ClusterConfig,
 }
 
 /// The address that login servers hand to clients.
@@ -76,6 +79,8 @@ pub struct Limits {
     pub card_changes_per_minute: u32,
     /// Bytes that may wait for a client that does not read; more closes it.
     pub output_bytes: usize,
+    /// Users of whose presence one client may be told at a time (capability 11).
+    pub watched_users: usize,
 }
 
 /// Times, in milliseconds.
@@ -92,6 +97,8 @@ pub struct Timeouts {
     pub kick_grace_ms: u64,
     /// How long another server may take to answer.
     pub call_ms: u64,
+    /// How long changes of presence are gathered into one write to a client.
+    pub presence_ms: u64,
     /// How long stopping may take.
     pub drain_ms: u64,
 }
@@ -116,6 +123,10 @@ impl Timeouts {
         Duration::from_millis(self.call_ms)
     }
 
+    pub(crate) fn presence(&self) -> Duration {
+        Duration::from_millis(self.presence_ms)
+    }
+
     pub(crate) fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
@@ -135,6 +146,7 @@ impl Default for Config {
             metrics_listen: loopback(9101),
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            cluster: ClusterConfig::default(),
         }
     }
 }
@@ -156,6 +168,7 @@ impl Default for Limits {
             signals_burst: 20,
             card_changes_per_minute: 10,
             output_bytes: 4 << 20,
+            watched_users: 5_000,
         }
     }
 }
@@ -168,6 +181,7 @@ impl Default for Timeouts {
             idle_mobile_ms: 300_000,
             kick_grace_ms: 3_000,
             call_ms: 10_000,
+            presence_ms: 1_000,
             drain_ms: 10_000,
         }
     }
@@ -213,6 +227,7 @@ impl RoleConfig for Config {
             ("limits.signals_burst", limits.signals_burst == 0),
             ("limits.card_changes_per_minute", limits.card_changes_per_minute == 0),
             ("limits.output_bytes", limits.output_bytes == 0),
+            ("limits.watched_users", limits.watched_users == 0),
         ] {
             if zero {
                 return Err(format!("`{key}` must not be 0"));
@@ -225,13 +240,14 @@ impl RoleConfig for Config {
             ("idle_mobile_ms", timeouts.idle_mobile_ms),
             ("kick_grace_ms", timeouts.kick_grace_ms),
             ("call_ms", timeouts.call_ms),
+            ("presence_ms", timeouts.presence_ms),
             ("drain_ms", timeouts.drain_ms),
         ] {
             if !(1..=DAY_MS).contains(&value) {
                 return Err(format!("`timeouts.{key}` is {value}: 1 to {DAY_MS} make sense"));
             }
         }
-        Ok(())
+        self.cluster.check()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a conversation is to this server, and the lanes that keep its messages in
 //! order: while messages of a conversation are at the store, all further ones take
-//! the same db link, and wait here if that link takes no more.
+//! the same db link, and wait here if that link takes no more. When the link fails,
+//! what was on its way is repeated, in order and before everything that waits.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -47,6 +48,8 @@ const MAX_HELD: usize = 1_024;
 #[derive(Debug)]
 pub(crate) struct Lanes<M, L> {
     lanes: HashMap<Conversation, Lane<M, L>>,
+    /// Messages of conversations that have no link at all now.
+    parked: HashMap<Conversation, VecDeque<M>>,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,8 @@ struct Lane<M, L> {
     link: L,
     /// Messages at the store, never 0.
     at_store: usize,
+    /// Messages that their link took with it; they come before the held ones.
+    again: VecDeque<M>,
     held: VecDeque<M>,
 }
 
@@ -70,7 +75,7 @@ pub(crate) enum Turn<M, L> {
 
 impl<M, L: Clone> Lanes<M, L> {
     pub(crate) fn new() -> Self {
-        Self { lanes: HashMap::new() }
+        Self { lanes: HashMap::new(), parked: HashMap::new() }
     }
 
     /// Gives a message its turn. `usable` says whether a link takes requests,
@@ -82,17 +87,29 @@ impl<M, L: Clone> Lanes<M, L> {
         usable: impl FnOnce(&L) -> bool,
         choose: impl FnOnce() -> Option<L>,
     ) -> Turn<M, L> {
+        if let Some(parked) = self.parked.get_mut(&conversation) {
+            if parked.len() >= MAX_HELD {
+                return Turn::Refused(message);
+            }
+            parked.push_back(message);
+            return Turn::Held;
+        }
         match self.lanes.entry(conversation) {
             Entry::Vacant(entry) => match choose() {
                 Some(link) => {
-                    entry.insert(Lane { link: link.clone(), at_store: 1, held: VecDeque::new() });
+                    entry.insert(Lane {
+                        link: link.clone(),
+                        at_store: 1,
+                        again: VecDeque::new(),
+                        held: VecDeque::new(),
+                    });
                     Turn::Go(message, link)
                 }
                 None => Turn::Refused(message),
             },
             Entry::Occupied(mut entry) => {
                 let lane = entry.get_mut();
-                if lane.held.is_empty() && usable(&lane.link) {
+                if lane.held.is_empty() && lane.again.is_empty() && usable(&lane.link) {
                     lane.at_store += 1;
                     Turn::Go(message, lane.link.clone())
                 } else if lane.held.len() < MAX_HELD {
@@ -109,12 +126,42 @@ impl<M, L: Clone> Lanes<M, L> {
     /// waited for it and are to be given their turn again, in order.
     #[must_use = "held messages would be lost"]
     pub(crate) fn done(&mut self, conversation: Conversation) -> VecDeque<M> {
-        let Entry::Occupied(mut entry) = self.lanes.entry(conversation) else { return VecDeque::new() };
-        entry.get_mut().at_store -= 1;
-        if entry.get().at_store > 0 {
+        self.returned(conversation, None)
+    }
+
+    /// A message's link failed before the answer came: it is to be sent once more when
+    /// all that went with it are back. Returns what [`done`](Self::done) returns.
+    #[must_use = "held messages would be lost"]
+    pub(crate) fn failed(&mut self, conversation: Conversation, message: M) -> VecDeque<M> {
+        self.returned(conversation, Some(message))
+    }
+
+    fn returned(&mut self, conversation: Conversation, again: Option<M>) -> VecDeque<M> {
+        let Entry::Occupied(mut entry) = self.lanes.entry(conversation) else { return again.into_iter().collect() };
+        let lane = entry.get_mut();
+        lane.again.extend(again);
+        lane.at_store -= 1;
+        if lane.at_store > 0 {
             return VecDeque::new();
         }
-        entry.remove().held
+        let mut lane = entry.remove();
+        lane.again.append(&mut lane.held);
+        lane.again
+    }
+
+    /// Keeps messages for which there is no link now; what comes later waits behind them.
+    pub(crate) fn park(&mut self, conversation: Conversation, messages: VecDeque<M>) {
+        self.parked.entry(conversation).or_default().extend(messages);
+    }
+
+    /// The conversations with parked messages.
+    pub(crate) fn parked(&self) -> Vec<Conversation> {
+        self.parked.keys().copied().collect()
+    }
+
+    /// Takes a conversation's parked messages, in order.
+    pub(crate) fn unpark(&mut self, conversation: Conversation) -> VecDeque<M> {
+        self.parked.remove(&conversation).unwrap_or_default()
     }
 }
 
@@ -147,6 +194,32 @@ mod tests {
         assert_eq!(lanes.turn(PAIR, "b", |_| false, || Some(2)), Turn::Held);
         assert_eq!(lanes.turn(PAIR, "c", |_| true, || Some(2)), Turn::Held, "nothing overtakes");
         assert_eq!(lanes.done(PAIR), ["b", "c"]);
+    }
+
+    #[test]
+    fn what_a_link_took_with_it_is_repeated_in_order_before_all_that_waits() {
+        let mut lanes = Lanes::new();
+        for message in ["a", "b", "c"] {
+            assert_eq!(lanes.turn(PAIR, message, |_| true, || Some(1)), Turn::Go(message, 1));
+        }
+        assert!(lanes.done(PAIR).is_empty(), "a is stored");
+        assert!(lanes.failed(PAIR, "b").is_empty(), "c is still there");
+        // The link is usable again at once: d must not overtake what is to be repeated.
+        assert_eq!(lanes.turn(PAIR, "d", |_| true, || Some(1)), Turn::Held);
+        assert_eq!(lanes.failed(PAIR, "c"), ["b", "c", "d"]);
+    }
+
+    #[test]
+    fn parked_messages_keep_later_ones_behind_them() {
+        let mut lanes: Lanes<&str, u32> = Lanes::new();
+        assert_eq!(lanes.turn(PAIR, "a", |_| true, || Some(1)), Turn::Go("a", 1));
+        let waiting = lanes.failed(PAIR, "a");
+        lanes.park(PAIR, waiting);
+        assert_eq!(lanes.turn(PAIR, "b", |_| true, || Some(2)), Turn::Held);
+        assert_eq!(lanes.parked(), [PAIR]);
+        assert_eq!(lanes.unpark(PAIR), ["a", "b"]);
+        assert!(lanes.unpark(PAIR).is_empty());
+        assert_eq!(lanes.turn(PAIR, "c", |_| true, || Some(2)), Turn::Go("c", 2));
     }
 
     #[test]

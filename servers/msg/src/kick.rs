@@ -1,6 +1,13 @@
 //! Kicks: a user has one connection of each class, and a phone may send the user's
 //! PC away. A kicked client is told, may still beat and log out, and is closed after
 //! a grace time (spec/flows.md §3.2).
+//!
+//! Two sign-ins of one class at once on two servers must leave exactly one, so a kick says when the connection
+//! signed in that takes the others' place, and only older ones go. Clocks differ: a kick that looks older than
+//! a connection here that has just signed in is answered with that one's own, so that its origin goes; one that
+//! looks older than a connection that has been here for a while comes from a clock that is behind, and counts.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use netlib::{CloseReason, Conn, Context, FrameHandler, TimerId};
@@ -18,6 +25,27 @@ pub(crate) struct Kick {
     pub(crate) user: u32,
     pub(crate) class: Class,
     pub(crate) reason: KickReasonType,
+    /// The sign-in that takes the others' place; None: whoever is there goes.
+    pub(crate) newest: Option<SignIn>,
+}
+
+/// The moment of a sign-in, to be compared across servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SignIn {
+    /// Microseconds of Unix time.
+    pub(crate) at: u64,
+    /// A random number: decides between two of the same moment.
+    pub(crate) id: u64,
+}
+
+/// Two sign-ins further apart than this were not at once: a link that delays a kick for longer is dead.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
+impl SignIn {
+    /// Now.
+    pub(crate) fn now(cx: &mut Context<Server>) -> Self {
+        Self { at: u64::try_from(cx.unix_time().as_micros()).unwrap_or(u64::MAX), id: cx.random() }
+    }
 }
 
 impl Kick {
@@ -28,30 +56,54 @@ impl Kick {
             user: request.user_id,
             class: Class::of_number(request.client_type),
             reason: reason.unwrap_or(KickReasonType::KickReasonDuplicateUser),
+            newest: request.signed_in_at.map(|at| SignIn { at, id: request.sign_in_id() }),
         }
     }
 
     /// Kicks all matching connections on this server.
     pub(crate) fn here(&self, server: &mut Server, cx: &mut Context<Server>) {
+        let now = cx.now();
+        let mut newer = None;
         let notice: Bytes = encode(0, &ImKickUser { user_id: self.user, kick_reason: self.reason.into() });
         let grace = server.config.timeouts.kick_grace();
         for device in server.clients.devices_mut(self.user).filter(|device| device.class() == self.class) {
+            if let Some(newest) = self.newest
+                && newest <= device.signed_in
+                && (newest == device.signed_in || now.duration_since(device.since) < AT_ONCE)
+            {
+                newer = newer.max(Some(device.signed_in)).filter(|found| *found != newest);
+                continue;
+            }
             device.send(&server.metrics, &notice);
             device.kicked = true;
             // A connection that was over its rate must be able to log out.
             device.conn.resume();
             let closing = cx.conn_timer(&device.conn, grace);
-            let handler = Kicked { user: self.user, client_type: device.client_type, closing };
+            let handler = Kicked { user: self.user, closing };
             cx.replace_handler(&device.conn, member::framed(handler));
             server.metrics.kicked.inc();
             log::debug!("user {} kicked at {}: {:?}", self.user, device.conn.peer_addr(), self.reason);
         }
+        if let Some(newer) = newer {
+            server.metrics.kicks_answered.inc();
+            Self { newest: Some(newer), ..*self }.elsewhere(server);
+        }
     }
 
     /// Asks the other msg servers to do the same.
-    pub(crate) fn elsewhere(&self, server: &mut Server, client_type: ClientType) {
-        let notice =
-            ImServerKickUser { user_id: self.user, client_type: client_type.into(), reason: self.reason as u32 };
+    pub(crate) fn elsewhere(&self, server: &mut Server) {
+        // Any type of the class stands for all of it; MAC is the recorded choice for PCs.
+        let client_type = match self.class {
+            Class::Pc => ClientType::ClientTypeMac,
+            Class::Mobile => ClientType::ClientTypeIos,
+        };
+        let notice = ImServerKickUser {
+            user_id: self.user,
+            client_type: client_type.into(),
+            reason: self.reason as u32,
+            signed_in_at: self.newest.map(|newest| newest.at),
+            sign_in_id: self.newest.map(|newest| newest.id),
+        };
         server.relay(&encode(0, &notice));
     }
 }
@@ -63,16 +115,15 @@ pub(crate) fn kick_pc(request: &mut Request<'_>) {
         return;
     }
     let user = request.member.user;
-    let kick = Kick { user, class: Class::Pc, reason: KickReasonType::KickReasonMobileKick };
+    let kick = Kick { user, class: Class::Pc, reason: KickReasonType::KickReasonMobileKick, newest: None };
     kick.here(request.server, request.cx);
-    kick.elsewhere(request.server, ClientType::ClientTypeMac);
+    kick.elsewhere(request.server);
     request.reply(&ImKickPcClientRsp { user_id: user, result_code: 0 });
 }
 
 /// A client that was told to leave.
 struct Kicked {
     user: u32,
-    client_type: ClientType,
     closing: TimerId,
 }
 
@@ -97,6 +148,6 @@ impl FrameHandler<Server> for Kicked {
     }
 
     fn on_close(&mut self, server: &mut Server, cx: &mut Context<Server>, conn: &Conn, reason: &CloseReason) {
-        member::leave(server, cx, conn, self.user, self.client_type, reason);
+        member::leave(server, cx, conn, self.user, reason);
     }
 }

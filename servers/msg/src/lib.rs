@@ -38,7 +38,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use netlib::{ConnOptions, Context, ListenOptions, OutputPolicy};
-use tt_common::link::{Identity, Link, LinkHandler, LinkOptions, LinkRole};
+use tt_common::link::{CAPABILITY_PRESENCE, Identity, Link, LinkHandler, LinkOptions, LinkRole};
 use tt_common::role::{self, StartError};
 use tt_common::{Ready, RoleHandle, metrics_http};
 
@@ -66,7 +66,9 @@ fn start(
     }
     let counts = tt_common::Metrics::new();
     let metrics = Metrics::new(&counts);
-    let options = LinkOptions::new(Identity::new(LinkRole::Msg, config.server_id.clone()), counts.clone());
+    let identity =
+        Identity { capabilities: CAPABILITY_PRESENCE, ..Identity::new(LinkRole::Msg, config.server_id.clone()) };
+    let options = LinkOptions::new(identity, counts.clone(), config.cluster.trust()?);
     let mut server = Server::new(config, metrics);
 
     metrics_http::serve(cx, listeners.metrics, counts, |server: &mut Server| {

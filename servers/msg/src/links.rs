@@ -12,6 +12,7 @@ use tt_proto::im::switch_service::Imp2pCmdMsg;
 use tt_proto::pdu::{DecodeError, PduRef, encode};
 
 use crate::kick::Kick;
+use crate::presence::Change;
 use crate::state::Server;
 use crate::{account, message, presence, signal};
 
@@ -40,7 +41,7 @@ impl LinkHandler<Server> for LoginLink {
 impl LinkHandler<Server> for RouteLink {
     fn on_up(&mut self, server: &mut Server, _: &mut Context<Server>, link: &Link<Server>) {
         server.elect_master();
-        let _ = link.send(0, &presence::snapshot(server));
+        presence::report_all(server, link);
         server.peer_changed();
     }
 
@@ -50,13 +51,16 @@ impl LinkHandler<Server> for RouteLink {
         }
     }
 
-    fn on_down(&mut self, server: &mut Server, _: &mut Context<Server>, _: &Link<Server>, _: &CloseReason) {
-        server.elect_master();
+    fn on_down(&mut self, server: &mut Server, cx: &mut Context<Server>, _: &Link<Server>, _: &CloseReason) {
+        if server.elect_master() {
+            presence::take_over(server, cx);
+        }
     }
 }
 
 impl LinkHandler<Server> for DbLink {
-    fn on_up(&mut self, server: &mut Server, _: &mut Context<Server>, _: &Link<Server>) {
+    fn on_up(&mut self, server: &mut Server, cx: &mut Context<Server>, _: &Link<Server>) {
+        message::resume_all(server, cx);
         server.peer_changed();
     }
 
@@ -88,9 +92,13 @@ fn from_route(
         Ok(Command::SignInfoChangedNotify) => account::sign_info_changed(server, cx, &pdu.decode()?),
         Ok(Command::AvatarChangedNotify) => account::avatar_changed(server, cx, &pdu.decode()?),
         Ok(Command::ServerKickUser) => Kick::from_server(&pdu.decode::<ImServerKickUser>()?).here(server, cx),
-        Ok(Command::UserStatNotify) => presence::status_changed(server, pdu.decode::<ImUserStatNotify>()?),
+        Ok(Command::UserStatNotify) => {
+            let stat = pdu.decode::<ImUserStatNotify>()?.user_stat;
+            presence::changed(server, cx, link, Change::Status(stat));
+        }
         Ok(Command::ServerPcLoginStatusNotify) => {
-            presence::pc_changed(server, pdu.decode::<ImServerPcLoginStatusNotify>()?);
+            let notice = pdu.decode::<ImServerPcLoginStatusNotify>()?;
+            presence::changed(server, cx, link, Change::Pc(notice));
         }
         _ => link.ignore(cx, *pdu),
     }
@@ -124,10 +132,11 @@ impl Server {
         }
     }
 
-    fn elect_master(&mut self) {
-        if let Some(link) = self.peers.elect_master() {
-            log::info!("{link} relays for this server");
-            let _ = link.send(0, &ImRoleSet { master: 1 });
-        }
+    /// Whether there is a new master.
+    fn elect_master(&mut self) -> bool {
+        let Some(link) = self.peers.elect_master() else { return false };
+        log::info!("{link} relays for this server");
+        let _ = link.send(0, &ImRoleSet { master: 1 });
+        true
     }
 }

@@ -193,23 +193,16 @@ impl FrameHandler<Server> for Member {
     }
 
     fn on_close(&mut self, server: &mut Server, cx: &mut Context<Server>, conn: &Conn, reason: &CloseReason) {
-        leave(server, cx, conn, self.user, self.client_type, reason);
+        leave(server, cx, conn, self.user, reason);
     }
 }
 
 /// A signed-in connection has ended: its user's other devices, the login servers and
 /// the route servers are told.
-pub(crate) fn leave(
-    server: &mut Server,
-    cx: &mut Context<Server>,
-    conn: &Conn,
-    user: u32,
-    client_type: ClientType,
-    reason: &CloseReason,
-) {
+pub(crate) fn leave(server: &mut Server, cx: &mut Context<Server>, conn: &Conn, user: u32, reason: &CloseReason) {
     if let Some(mut device) = server.clients.remove(user, conn.id()) {
         server.metrics.copies_missed.inc_by(device.copies.expire(cx.now()) as u64);
-        presence::signed_out(server, user, client_type);
+        presence::signed_out(server, user, &device);
     }
     server.metrics.closed("member", reason);
     server.metrics.show(&server.clients);

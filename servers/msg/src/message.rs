@@ -8,6 +8,9 @@
 //! one link at a time, and the store answers in order (G3); whoever can be told no
 //! is told no (G6).
 
+use std::collections::VecDeque;
+use std::time::Instant;
+
 use bytes::Bytes;
 use netlib::{Conn, Context, Token};
 use tt_common::{CallError, Link};
@@ -34,13 +37,17 @@ pub(crate) enum Refusal {
 const MAX_CLIENT_MSG_ID: usize = 64;
 
 /// A message on its way to the store, and where its ack goes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     message: ImMsgData,
     origin: Origin,
+    /// Until when it is repeated if its link fails.
+    until: Instant,
+    /// Whether the store may have it.
+    sent: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Origin {
     conn: Conn,
     seq: u16,
@@ -125,7 +132,8 @@ pub(crate) fn send(request: &mut Request<'_>) {
         let number = request.member.sent().number(now, seq, origin.to, &message.msg_data, || ids.next());
         message.client_msg_id = Some(ids.text(number));
     }
-    forward(request.server, request.cx, Outgoing { message, origin });
+    let until = request.cx.now() + request.server.config.timeouts.call();
+    forward(request.server, request.cx, Outgoing { message, origin, until, sent: false });
 }
 
 /// Whether this server takes the message. Group messages come later.
@@ -156,14 +164,57 @@ fn forward(server: &mut Server, cx: &mut Context<Server>, outgoing: Outgoing) {
         Turn::Refused(Outgoing { origin, .. }) => {
             origin.refuse(server, cx, Refusal::Overloaded as u32, "no db link takes it");
         }
-        Turn::Go(Outgoing { message, origin }, link) => {
-            server.call(cx, &link, origin.seq, message, move |server, cx, reply| {
-                answered(server, cx, &origin, reply);
-                for held in server.lanes.done(conversation) {
-                    forward(server, cx, held);
-                }
+        Turn::Go(mut outgoing, link) => {
+            outgoing.sent = true;
+            // The text is shared.
+            let message = outgoing.message.clone();
+            server.call(cx, &link, outgoing.origin.seq, message, move |server, cx, reply| {
+                let waiting = if matches!(reply, Err(CallError::LinkDown)) && cx.now() < outgoing.until {
+                    // The store may have it: repeated under the same id it is the same row (G2).
+                    server.metrics.repeats.inc();
+                    server.lanes.failed(conversation, outgoing)
+                } else {
+                    answered(server, cx, &outgoing.origin, reply);
+                    server.lanes.done(conversation)
+                };
+                resume(server, cx, conversation, waiting);
             });
         }
+    }
+}
+
+/// Gives messages that waited their turn again, in order; without any db link they
+/// wait on, each until its time is up.
+fn resume(server: &mut Server, cx: &mut Context<Server>, conversation: Conversation, waiting: VecDeque<Outgoing>) {
+    if server.peers.db.is_open() {
+        for outgoing in waiting {
+            forward(server, cx, outgoing);
+        }
+        return;
+    }
+    let now = cx.now();
+    let (late, waiting): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(|message| message.until <= now);
+    for Outgoing { origin, sent, .. } in late {
+        if sent {
+            answered(server, cx, &origin, Err(CallError::LinkDown));
+        } else {
+            origin.refuse(server, cx, Refusal::Overloaded as u32, "no db link takes it");
+        }
+    }
+    if let Some(until) = waiting.iter().map(|message| message.until).min() {
+        server.lanes.park(conversation, waiting);
+        cx.after(until.saturating_duration_since(now), move |server: &mut Server, cx| {
+            let waiting = server.lanes.unpark(conversation);
+            resume(server, cx, conversation, waiting);
+        });
+    }
+}
+
+/// A db link is there: what waited for one goes on.
+pub(crate) fn resume_all(server: &mut Server, cx: &mut Context<Server>) {
+    for conversation in server.lanes.parked() {
+        let waiting = server.lanes.unpark(conversation);
+        resume(server, cx, conversation, waiting);
     }
 }
 

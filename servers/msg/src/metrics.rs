@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use tt_common::metrics::{Label, Labelled};
+use tt_proto::Command;
 use tt_proto::im::base_define::ResultType;
 use tt_proto::pdu::PduRef;
 
@@ -25,6 +26,13 @@ pub(crate) struct Metrics {
     sign_ins: Labelled,
     closed: Family<Closed, Counter>,
     pub(crate) kicked: Counter,
+    /// Kicks from other servers that came from an older sign-in than the one here.
+    pub(crate) kicks_answered: Counter,
+    /// Changes of presence gathered for clients, and writes with them.
+    pub(crate) presence_changes: Counter,
+    pub(crate) presence_writes: Counter,
+    /// Users that a client asked to be told of and is not, for their number.
+    pub(crate) watches_refused: Counter,
     /// Requests of signed-in clients.
     pub(crate) requests: Counter,
     /// Times a client over its rate was not read for a while.
@@ -36,6 +44,8 @@ pub(crate) struct Metrics {
     pub(crate) acked: Counter,
     /// Messages whose copies had gone out before.
     pub(crate) repeated: Counter,
+    /// Messages sent to the store once more because their link failed.
+    pub(crate) repeats: Counter,
     pub(crate) copies: Counter,
     pub(crate) copies_missed: Counter,
     pub(crate) relays_dropped: Counter,
@@ -63,6 +73,10 @@ impl Metrics {
         common.register("sign_ins", "Sign-ins by result", all.sign_ins.clone());
         common.register("clients_closed", "Client connections closed, by kind and reason", all.closed.clone());
         common.register("kicked", "Client connections told to leave", all.kicked.clone());
+        common.register("kicks_answered", "Kicks by an older sign-in than the one here", all.kicks_answered.clone());
+        common.register("presence_changes", "Changes of presence gathered", all.presence_changes.clone());
+        common.register("presence_writes", "Writes of gathered changes to clients", all.presence_writes.clone());
+        common.register("watches_refused", "Users not watched for their number", all.watches_refused.clone());
         common.register("requests", "Requests of signed-in clients", all.requests.clone());
         common.register("rate_pauses", "Times a client over its rate was not read", all.paused.clone());
         common.register("requests_ignored", "Requests without answer, by reason", all.ignored.clone());
@@ -71,6 +85,7 @@ impl Metrics {
         common.register("lists_cut", "Questions with more ids than are answered", all.lists_cut.clone());
         common.register("messages_acked", "Messages stored and acknowledged", all.acked.clone());
         common.register("messages_repeated", "Messages stored and delivered before", all.repeated.clone());
+        common.register("messages_repeats", "Messages sent to the store again on a failed link", all.repeats.clone());
         common.register("copies", "Copies of messages sent to clients", all.copies.clone());
         common.register("copies_missed", "Copies not acknowledged in 15 s", all.copies_missed.clone());
         common.register("relays_dropped", "PDUs for other msg servers without a route", all.relays_dropped.clone());
@@ -101,6 +116,15 @@ impl Metrics {
         let (command, len) = (PduRef::parse(&pdu).map_or(0, |pdu| pdu.header.command), pdu.len());
         if conn.send(pdu).is_ok() {
             self.pdus.sent(command, len);
+        }
+    }
+
+    /// Queues `count` notices of presence, encoded one behind the other, as one write.
+    pub(crate) fn send_notices(&self, conn: &Conn, notices: Bytes, count: u64) {
+        let len = notices.len();
+        if conn.send(notices).is_ok() {
+            self.pdus.sent_many(Command::UserStatNotify.id(), count, len);
+            self.presence_writes.inc();
         }
     }
 

@@ -47,9 +47,12 @@ impl DbLinks {
         first.choose(key).or_else(|| second.choose(key)).cloned()
     }
 
-    /// The link of a conversation.
+    /// The link of a conversation, among all of both halves: every msg server chooses the same db-proxy for it,
+    /// however its own configuration lists them.
     pub(crate) fn of(&self, conversation: Conversation) -> Option<Link<Server>> {
-        self.choose(Half::Business, conversation.key())
+        let key = conversation.key();
+        let best = [&self.business, &self.login].into_iter().filter_map(|half| half.best(key));
+        best.max_by_key(|(drawn, _)| *drawn).map(|(_, link)| link.clone())
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Link<Server>> {
@@ -61,6 +64,11 @@ impl Peers {
     /// The route server that relays for us.
     pub(crate) fn master(&self) -> Option<&Link<Server>> {
         self.master.as_ref().filter(|link| link.accepts_requests())
+    }
+
+    /// Whether that is the route server that relays for us.
+    pub(crate) fn is_master(&self, link: &Link<Server>) -> bool {
+        self.master().is_some_and(|master| master.id() == link.id())
     }
 
     /// Makes the route server to which we are connected longest the master, if there

@@ -17,9 +17,11 @@ use crate::account::CardNotices;
 use crate::config::Config;
 use crate::conversation::Lanes;
 use crate::drain::Drain;
+use crate::kick::SignIn;
 use crate::message::{MessageIds, Outgoing};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
+use crate::presence::Presence;
 use crate::recent::Delivered;
 
 /// The state of one msg server: the `S` of its reactor.
@@ -31,6 +33,7 @@ pub(crate) struct Server {
     /// The order of messages on their way to the store.
     pub(crate) lanes: Lanes<Outgoing, Link<Server>>,
     pub(crate) delivered: Delivered,
+    pub(crate) presence: Presence,
     pub(crate) message_ids: MessageIds,
     pub(crate) card_notices: CardNotices,
     /// Clients whose name and password are being checked.
@@ -51,6 +54,7 @@ impl Server {
             peers: Peers::default(),
             lanes: Lanes::new(),
             delivered: Delivered::new(),
+            presence: Presence::default(),
             message_ids: MessageIds::new(),
             card_notices: CardNotices::default(),
             signing_in: 0,
@@ -118,12 +122,31 @@ pub(crate) struct Device {
     pub(crate) client_type: ClientType,
     /// Told to leave: it gets nothing more and closes within the grace time.
     pub(crate) kicked: bool,
+    /// When it signed in, for other servers and by our own clock.
+    pub(crate) signed_in: SignIn,
+    pub(crate) since: Instant,
+    /// Its user is away.
+    pub(crate) away: bool,
+    /// It is told of phones and absence, and only about users it has asked for (capability 11).
+    pub(crate) details: bool,
+    /// Those users, in ascending order.
+    pub(crate) watched: Vec<u32>,
     pub(crate) copies: Copies,
 }
 
 impl Device {
-    pub(crate) fn new(conn: Conn, client_type: ClientType) -> Self {
-        Self { conn, client_type, kicked: false, copies: Copies::default() }
+    pub(crate) fn new(conn: Conn, client_type: ClientType, signed_in: SignIn, since: Instant) -> Self {
+        Self {
+            conn,
+            client_type,
+            kicked: false,
+            signed_in,
+            since,
+            away: false,
+            details: false,
+            watched: Vec::new(),
+            copies: Copies::default(),
+        }
     }
 
     pub(crate) fn class(&self) -> Class {

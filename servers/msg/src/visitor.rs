@@ -3,7 +3,7 @@
 //! the commands of a member but a valid name and password (spec/flows.md §3).
 
 use netlib::{CloseReason, Conn, Context, FrameHandler, Framed, Handler, TimerId};
-use tt_common::link::PduFraming;
+use tt_common::link::{CAPABILITY_PRESENCE, PduFraming};
 use tt_common::{CallError, Link};
 use tt_proto::Command;
 use tt_proto::im::base_define::{ClientType, KickReasonType, ResultType, UserStatType};
@@ -11,15 +11,16 @@ use tt_proto::im::login::{ImLoginReq, ImLoginRes};
 use tt_proto::im::server::{ImValidateReq, ImValidateRsp};
 use tt_proto::pdu::PduRef;
 
-use crate::kick::Kick;
+use crate::kick::{Kick, SignIn};
 use crate::member::{self, Member};
 use crate::peers::Half;
 use crate::presence;
 use crate::state::{Class, Device, Server};
 
 /// Extensions of clients that this server has built, as bits of the capabilities
-/// field (spec/gaps.md §0.6): explicit refusals of messages, exact read cursors.
-pub(crate) const CAPABILITIES: u64 = CAPABILITY_REFUSALS | CAPABILITY_EXACT_READS;
+/// field (spec/gaps.md §0.6): explicit refusals of messages, presence v2, exact read
+/// cursors.
+pub(crate) const CAPABILITIES: u64 = CAPABILITY_REFUSALS | CAPABILITY_PRESENCE | CAPABILITY_EXACT_READS;
 /// The client understands an ack with msg_id 0 and a result.
 pub(crate) const CAPABILITY_REFUSALS: u64 = 1 << 1;
 /// The client's read marks mean their message, not everything there is.
@@ -166,11 +167,17 @@ impl Candidate {
         // presence go out before the reply.
         let user = card.user_id;
         let class = Class::of(self.client_type);
-        let kick = Kick { user, class, reason: KickReasonType::KickReasonDuplicateUser };
-        kick.here(server, cx);
-        kick.elsewhere(server, self.client_type);
-        presence::signed_in(server, user, self.client_type);
-        server.clients.add(user, Device::new(self.conn.clone(), self.client_type));
+        let signed_in = SignIn::now(cx);
+        let reason = KickReasonType::KickReasonDuplicateUser;
+        Kick { user, class, reason, newest: None }.here(server, cx);
+        Kick { user, class, reason, newest: Some(signed_in) }.elsewhere(server);
+        let device = Device {
+            away: self.online_status == UserStatType::UserStatusLeave,
+            details: self.capabilities.unwrap_or(0) & CAPABILITY_PRESENCE != 0,
+            ..Device::new(self.conn.clone(), self.client_type, signed_in, cx.now())
+        };
+        presence::signed_in(server, user, &device);
+        server.clients.add(user, device);
         let answer = ImLoginRes {
             server_time: member::unix_seconds(cx),
             result_code: ResultType::RefuseReasonNone.into(),

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use serde::Deserialize;
 use tt_common::bind::{self, BindError};
+use tt_common::cluster::ClusterConfig;
 use tt_common::config::RoleConfig;
 
 /// All keys of a route server. [`Default`] is the published port, on this machine only.
@@ -18,12 +19,20 @@ pub struct Config {
     pub server_id: String,
     /// Users in the presence table at a time; more are not entered.
     pub max_users: usize,
+    /// Which servers are believed on the links.
+    pub cluster: ClusterConfig,
 }
 
 impl Default for Config {
     fn default() -> Self {
         let local = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-        Self { listen: local(8200), metrics_listen: local(9102), server_id: "route-1".to_owned(), max_users: 1_000_000 }
+        Self {
+            listen: local(8200),
+            metrics_listen: local(9102),
+            server_id: "route-1".to_owned(),
+            max_users: 1_000_000,
+            cluster: ClusterConfig::default(),
+        }
     }
 }
 
@@ -35,7 +44,7 @@ impl RoleConfig for Config {
         if self.max_users == 0 {
             return Err("max_users must be at least 1".to_owned());
         }
-        Ok(())
+        self.cluster.check()
     }
 }
 

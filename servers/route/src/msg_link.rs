@@ -2,13 +2,16 @@
 
 use bytes::Bytes;
 use netlib::{CloseReason, Context};
+use tt_common::link::CAPABILITY_PRESENCE;
 use tt_common::{Link, LinkHandler, LinkRole};
 use tt_proto::Command;
-use tt_proto::im::base_define::{ClientType, UserStat, UserStatType};
+use tt_proto::im::base_define::{ClientType, KickReasonType, UserStat, UserStatType};
 use tt_proto::im::buddy::{ImUsersStatReq, ImUsersStatRsp};
-use tt_proto::im::server::{ImOnlineUserInfo, ImRoleSet, ImUserStatusUpdate};
+use tt_proto::im::server::{ImOnlineUserInfo, ImRoleSet, ImServerKickUser, ImUserStatusUpdate};
 use tt_proto::pdu::PduRef;
 
+use crate::addressees;
+use crate::presence::Report;
 use crate::server::{Peer, Route};
 
 pub(crate) struct MsgLink;
@@ -16,7 +19,7 @@ pub(crate) struct MsgLink;
 /// Ids answered of one status query; the rest of a longer list is not.
 const MAX_STATUS_IDS: usize = 5_000;
 
-/// Passed on from one link to all others, byte for byte.
+/// Passed on, byte for byte, from one link to the others that they concern.
 const RELAYED: [Command; 8] = [
     Command::MsgData,
     Command::MsgDataReadNotify,
@@ -31,7 +34,8 @@ const RELAYED: [Command; 8] = [
 
 impl LinkHandler<Route> for MsgLink {
     fn on_up(&mut self, route: &mut Route, _: &mut Context<Route>, link: &Link<Route>) {
-        route.peers.insert(link.id(), Peer { link: link.clone(), reports_presence: false });
+        let details = link.peer().is_some_and(|peer| peer.capabilities & CAPABILITY_PRESENCE != 0);
+        route.peers.insert(link.id(), Peer { link: link.clone(), reports_presence: false, details });
     }
 
     fn on_pdu(&mut self, route: &mut Route, cx: &mut Context<Route>, link: &Link<Route>, pdu: PduRef<'_>) {
@@ -47,7 +51,7 @@ impl LinkHandler<Route> for MsgLink {
                 Some(())
             }
             relayed if RELAYED.contains(&relayed) => {
-                route.broadcast(&pdu.to_bytes(), Some(link.id()));
+                route.send_to(&addressees::of(relayed, pdu), &pdu.to_bytes(), Some(link.id()));
                 Some(())
             }
             _ => return link.ignore(cx, pdu),
@@ -71,8 +75,13 @@ fn status_update(route: &mut Route, link: &Link<Route>, pdu: PduRef<'_>) -> Opti
     let client = ClientType::try_from(update.client_type).ok()?;
     let status = UserStatType::try_from(i32::try_from(update.user_status).ok()?).ok()?;
     route.reports_presence(link.id());
-    let notices = route.presence.update(link.id(), update.user_id, client, status);
+    let away = status == UserStatType::UserStatusLeave || update.leave();
+    let user = update.user_id;
+    let notices = route.presence.update(link.id(), user, Report { client, status, away });
     route.tell(&notices);
+    if status != UserStatType::UserStatusOffline {
+        route.part_rivals(link.id(), user, client, update.signed_in_at, update.sign_in_id);
+    }
     Some(())
 }
 
@@ -84,7 +93,9 @@ fn snapshot(route: &mut Route, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()
         .iter()
         .map(|entry| {
             let client = ClientType::try_from(entry.client_type).ok()?;
-            Some((entry.user_id, client, UserStatType::try_from(entry.status).ok()?))
+            let status = UserStatType::try_from(entry.status).ok()?;
+            let away = status == UserStatType::UserStatusLeave || entry.leave();
+            Some((entry.user_id, Report { client, status, away }))
         })
         .collect();
     let connections = connections?;
@@ -92,17 +103,28 @@ fn snapshot(route: &mut Route, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()
     route.reports_presence(link.id());
     let notices = route.presence.snapshot(link.id(), connections.into_iter());
     route.tell(&notices);
+    for entry in &snapshot.user_stat_list {
+        if let Ok(client) = ClientType::try_from(entry.client_type)
+            && entry.status != UserStatType::UserStatusOffline as i32
+        {
+            route.part_rivals(link.id(), entry.user_id, client, entry.signed_in_at, entry.sign_in_id);
+        }
+    }
     Some(())
 }
 
 /// 0x020a: one entry per id, in the order asked.
 fn status_query(route: &Route, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()> {
     let query: ImUsersStatReq = pdu.decode().ok()?;
+    let details = route.peers.get(&link.id()).is_some_and(|peer| peer.details);
     let user_stat_list = query
         .user_id_list
         .iter()
         .take(MAX_STATUS_IDS)
-        .map(|&user_id| UserStat { user_id, status: route.presence.status(user_id).into() })
+        .map(|&user_id| match route.presence.status(user_id) {
+            status if details => route.detailed(user_id, status),
+            status => UserStat { user_id, status: status.into(), ..UserStat::default() },
+        })
         .collect();
     let answer = ImUsersStatRsp { user_id: query.user_id, user_stat_list, attach_data: query.attach_data };
     route.count_lost(link.send(pdu.header.seq, &answer));
@@ -117,10 +139,29 @@ fn role_set(link: &Link<Route>, pdu: PduRef<'_>) -> Option<()> {
 }
 
 impl Route {
-    /// Sends one PDU to all msg servers but `except`. All of them share its bytes.
-    ///
-    /// A link that has never reported presence is no msg server (an http-msg server opens one only to send
-    /// notices): it gets nothing.
+    /// A user has one client of each class: whoever else has one of this class is told when the newest signed
+    /// in, and the older one goes (spec/flows.md §3.2). The msg server asks for the same over its own route
+    /// server; this catches what two sign-ins at once, or a link that was down, let through. An old msg server
+    /// does not say when, so nothing can be decided here.
+    fn part_rivals(&self, link: u64, user: u32, client: ClientType, at: Option<u64>, id: Option<u64>) {
+        if at.is_none() {
+            return;
+        }
+        let kick = ImServerKickUser {
+            user_id: user,
+            client_type: client.into(),
+            reason: KickReasonType::KickReasonDuplicateUser as u32,
+            signed_in_at: at,
+            sign_in_id: id,
+        };
+        for rival in self.presence.rivals(link, user, client) {
+            if let Some(peer) = self.peers.get(&rival) {
+                self.count_lost(peer.link.send(0, &kick));
+            }
+        }
+    }
+
+    /// Sends one PDU to all msg servers but `except`.
     pub(crate) fn broadcast(&self, frame: &Bytes, except: Option<u64>) {
         for (id, peer) in &self.peers {
             if Some(*id) != except && peer.is_msg_server() {
@@ -137,7 +178,7 @@ impl Route {
 }
 
 impl Peer {
-    fn is_msg_server(&self) -> bool {
+    pub(crate) fn is_msg_server(&self) -> bool {
         self.reports_presence && self.link.peer_role() != Some(LinkRole::HttpMsg)
     }
 }

@@ -5,16 +5,17 @@ use std::io;
 
 use netlib::{Context, Listener};
 use tt_common::config::RoleConfig;
-use tt_common::metrics::{Counter, Gauge};
+use tt_common::metrics::{Counter, Gauge, Labelled};
 use tt_common::role::{self, DRAIN_LIMIT, StartError};
 use tt_common::{
     Identity, Link, LinkError, LinkOptions, LinkRole, Metrics, Role, RoleHandle, accept_links, metrics_http,
 };
-use tt_proto::im::base_define::UserStat;
+use tt_proto::im::base_define::{UserStat, UserStatType};
 use tt_proto::im::buddy::ImUserStatNotify;
 use tt_proto::im::server::ImServerPcLoginStatusNotify;
 use tt_proto::pdu;
 
+use crate::addressees::Addressees;
 use crate::config::{Config, Listeners};
 use crate::msg_link::MsgLink;
 use crate::presence::{Notice, Presence};
@@ -28,6 +29,7 @@ pub struct Route {
     users: Gauge,
     left_out: Gauge,
     lost: Counter,
+    pub(crate) relayed: Labelled,
     listener: Option<Listener>,
     stopping: bool,
 }
@@ -38,6 +40,8 @@ pub(crate) struct Peer {
     pub(crate) link: Link<Route>,
     /// It has sent 0x0708 or 0x070a, which only a msg server does.
     pub(crate) reports_presence: bool,
+    /// It understands notices with details ([`CAPABILITY_PRESENCE`](tt_common::link::CAPABILITY_PRESENCE)).
+    pub(crate) details: bool,
 }
 
 /// Starts a route server on its bound listeners, on a thread of its own.
@@ -54,13 +58,15 @@ impl Route {
     pub fn start(cx: &mut Context<Self>, config: &Config, listeners: Listeners) -> Result<Self, StartError> {
         let metrics = Metrics::new();
         let (users, left_out, lost) = (Gauge::default(), Gauge::default(), Counter::default());
+        let relayed = Labelled::default();
+        metrics.register("relayed", "PDUs passed on, by how many servers they concern", relayed.clone());
         metrics.register("users_online", "Users with any connection", users.clone());
         metrics.register("users_left_out", "Entries not made because the table is full", left_out.clone());
         metrics.register("undelivered", "PDUs that a link did not take", lost.clone());
 
         let identity = Identity::new(LinkRole::Route, config.server_id.clone());
         let accepts = &[LinkRole::Msg, LinkRole::HttpMsg];
-        let options = LinkOptions { accepts, ..LinkOptions::new(identity, metrics.clone()) };
+        let options = LinkOptions { accepts, ..LinkOptions::new(identity, metrics.clone(), config.cluster.trust()?) };
         let listener = accept_links(cx, listeners.links, options, |_, _, _| Some(Box::new(MsgLink)))?;
         let health = |route: &mut Self| if route.stopping { Err("stopping".to_owned()) } else { Ok(()) };
         metrics_http::serve(cx, listeners.metrics, metrics, health)?;
@@ -71,6 +77,7 @@ impl Route {
             users,
             left_out,
             lost,
+            relayed,
             listener: Some(listener),
             stopping: false,
         })
@@ -81,16 +88,38 @@ impl Route {
         self.users.set(self.presence.len() as i64);
         self.left_out.set(self.presence.left_out() as i64);
         for notice in notices {
-            let frame = match *notice {
+            match *notice {
                 Notice::PcLogin { user, on } => {
-                    pdu::encode(0, &ImServerPcLoginStatusNotify { user_id: user, login_status: u32::from(on) })
+                    let notice = ImServerPcLoginStatusNotify { user_id: user, login_status: u32::from(on) };
+                    // It is for the user's own phones.
+                    self.send_to(&Addressees::Users(vec![user]), &pdu::encode(0, &notice), None);
                 }
                 Notice::Status { user, status } => {
-                    let user_stat = UserStat { user_id: user, status: status.into() };
-                    pdu::encode(0, &ImUserStatNotify { user_stat })
+                    let plain = UserStat { user_id: user, status: status.into(), ..UserStat::default() };
+                    self.tell_status(Some(plain), self.detailed(user, status));
                 }
-            };
-            self.broadcast(&frame, None);
+                Notice::Detail { user } => {
+                    let detailed = self.detailed(user, self.presence.status(user));
+                    self.tell_status(None, UserStat { detail_only: Some(true), ..detailed });
+                }
+            }
+        }
+    }
+
+    /// A status as newer clients see it.
+    pub(crate) fn detailed(&self, user: u32, status: UserStatType) -> UserStat {
+        let (client_types, leave) = self.presence.detail(user);
+        UserStat { user_id: user, status: status.into(), client_types, leave: leave.then_some(true), detail_only: None }
+    }
+
+    /// Tells every msg server in the way it understands.
+    fn tell_status(&self, plain: Option<UserStat>, detailed: UserStat) {
+        let plain = plain.map(|user_stat| pdu::encode(0, &ImUserStatNotify { user_stat }));
+        let detailed = pdu::encode(0, &ImUserStatNotify { user_stat: detailed });
+        for peer in self.peers.values().filter(|peer| peer.is_msg_server()) {
+            if let Some(frame) = if peer.details { Some(&detailed) } else { plain.as_ref() } {
+                self.count_lost(peer.link.send_frame(frame.clone()));
+            }
         }
     }
 

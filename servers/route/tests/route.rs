@@ -7,11 +7,16 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::Bytes;
-use support::{DEADLINE, RawPeer, assault, http_get};
+use support::{DEADLINE, RawPeer, assault, http_get, legacy_cluster};
 use tt_common::{LinkRole, RoleHandle};
-use tt_proto::im::base_define::{ClientType, ServerUserStat, UserStat, UserStatType};
+use tt_proto::im::base_define::{ClientType, MsgType, ServerUserStat, UserStat, UserStatType};
 use tt_proto::im::buddy::{ImSignInfoChangedNotify, ImUserStatNotify, ImUsersStatReq, ImUsersStatRsp};
-use tt_proto::im::server::{ImOnlineUserInfo, ImRoleSet, ImServerPcLoginStatusNotify, ImUserStatusUpdate};
+use tt_proto::im::extension::ImLinkHello;
+use tt_proto::im::group::ImGroupChangeMemberNotify;
+use tt_proto::im::message::{ImMsgData, ImMsgDataReadNotify};
+use tt_proto::im::server::{
+    ImOnlineUserInfo, ImRoleSet, ImServerKickUser, ImServerPcLoginStatusNotify, ImUserStatusUpdate,
+};
 use tt_proto::{Command, pdu};
 use tt_route::Config;
 
@@ -30,7 +35,7 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config { listen: any, metrics_listen: any, ..Config::default() };
+        let config = Config { listen: any, metrics_listen: any, cluster: legacy_cluster(), ..Config::default() };
         let listeners = config.bind().expect("free ports");
         let addr = listeners.links.local_addr().expect("bound");
         let metrics = listeners.metrics.local_addr().expect("bound");
@@ -87,13 +92,14 @@ impl MsgServer {
             user_id,
             status: ON.into(),
             client_type: client_type.into(),
+            ..ServerUserStat::default()
         };
         self.0.send(0, &ImOnlineUserInfo { user_stat_list: online.iter().map(entry).collect() });
     }
 
     fn update(&mut self, user_id: u32, client: ClientType, status: UserStatType) {
         let client_type = client.into();
-        self.0.send(0, &ImUserStatusUpdate { user_status: status as u32, user_id, client_type });
+        self.0.send(0, &ImUserStatusUpdate { user_status: status as u32, user_id, client_type, ..Default::default() });
     }
 
     fn query(&mut self, seq: u16, users: &[u32]) {
@@ -147,16 +153,17 @@ fn everybody_is_told_of_a_pc_that_comes_and_goes() {
     let server = Server::start();
     let (mut one, mut two) = (server.msg_server(&[]), server.msg_server(&[]));
     one.update(ALICE, PC, ON);
-    for msg in [&mut one, &mut two] {
-        msg.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
-    }
+    // What is for her own phones goes where she is.
+    one.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
+    two.expect(&[Told::Status(ALICE, ON)]);
     two.update(ALICE, PHONE, ON);
     for msg in [&mut one, &mut two] {
         msg.expect(&[Told::Pc(ALICE, true)]);
     }
     one.update(ALICE, PC, OFF);
+    two.expect(&[Told::Pc(ALICE, false), Told::Status(ALICE, OFF)]);
+    one.expect(&[Told::Status(ALICE, OFF)]);
     for msg in [&mut one, &mut two] {
-        msg.expect(&[Told::Pc(ALICE, false), Told::Status(ALICE, OFF)]);
         msg.sees(ALICE, OFF);
     }
 }
@@ -197,7 +204,7 @@ fn a_lost_msg_server_takes_its_users_offline_and_brings_them_back() {
     server.wait_for_metric("teamtalk_users_online 1");
     let mut back = server.msg_server(&[]);
     back.snapshot(&[(ALICE, PC)]);
-    watcher.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
+    watcher.expect(&[Told::Status(ALICE, ON)]);
 }
 
 /// D33.
@@ -280,14 +287,14 @@ fn nonsense_changes_nothing_and_keeps_the_link() {
         msg.0.write(&pdu::encode_raw(command, 1, &[0xff; 20]));
     }
     for (user_status, client_type) in [(0, 1), (9, 1), (u32::MAX, 1), (2, 0), (2, 3), (2, -1)] {
-        msg.0.send(0, &ImUserStatusUpdate { user_status, user_id: ALICE, client_type });
+        msg.0.send(0, &ImUserStatusUpdate { user_status, user_id: ALICE, client_type, ..Default::default() });
     }
-    let bad_entry = ServerUserStat { user_id: ALICE, status: ON.into(), client_type: 77 };
+    let bad_entry = ServerUserStat { user_id: ALICE, status: ON.into(), client_type: 77, ..Default::default() };
     msg.0.send(0, &ImOnlineUserInfo { user_stat_list: vec![bad_entry] });
     for command in [0x0101, 0x0103, 0x0703, 0x0203, 0x020b, 0x0999, 0xffff] {
         msg.0.write(&pdu::encode_raw(command, 1, &[]));
     }
-    let stat = UserStat { user_id: ALICE, status: ON.into() };
+    let stat = UserStat { user_id: ALICE, status: ON.into(), ..UserStat::default() };
     msg.query(4, &[ALICE]);
     msg.expect(&[Told::Answer(4, vec![(stat.user_id, stat.status())])]);
     server.wait_for_metric("teamtalk_malformed_bodies_total 11");
@@ -311,4 +318,97 @@ fn it_stops_while_msg_servers_are_connected() {
     msg.0.wait_closed();
     drop(msg);
     role.join();
+}
+
+/// The servers that hold one of the users get it, once; the others do not.
+#[test]
+fn what_concerns_a_user_goes_where_the_user_is() {
+    let server = Server::start();
+    let mut sender = server.msg_server(&[(ALICE, PC)]);
+    let mut two = server.msg_server(&[(BOB, PC), (BOB, PHONE)]);
+    let mut three = server.msg_server(&[(ALICE, PHONE), (3, PC)]);
+    let mut four = server.msg_server(&[(4, PC)]);
+    let message = |to, msg_type: MsgType| ImMsgData {
+        from_user_id: ALICE,
+        to_session_id: to,
+        msg_id: 1,
+        msg_type: msg_type.into(),
+        msg_data: Bytes::from_static(b"x"),
+        ..ImMsgData::default()
+    };
+    sender.0.send(1, &message(BOB, MsgType::MsgTypeSingleText));
+    for msg in [&mut two, &mut three] {
+        msg.expect(&[Told::Other(0x0301)]);
+        msg.fence();
+    }
+    four.fence();
+    sender.0.send(2, &ImMsgDataReadNotify { user_id: ALICE, session_id: BOB, msg_id: 1, session_type: 1 });
+    three.expect(&[Told::Other(0x0304)]);
+    let changed = ImGroupChangeMemberNotify {
+        user_id: ALICE,
+        change_type: 1,
+        group_id: 9,
+        cur_user_id_list: vec![ALICE, BOB],
+        chg_user_id_list: vec![4],
+    };
+    sender.0.send(3, &changed);
+    for msg in [&mut two, &mut three, &mut four] {
+        msg.expect(&[Told::Other(0x040b)]);
+    }
+    // Who is in a group is not known here.
+    sender.0.send(4, &message(9, MsgType::MsgTypeGroupText));
+    for msg in [&mut two, &mut three, &mut four] {
+        msg.expect(&[Told::Other(0x0301)]);
+    }
+    sender.fence();
+    // Whoever is nowhere costs nobody anything.
+    four.0.send(5, &message(99, MsgType::MsgTypeSingleText));
+    three.expect(&[Told::Other(0x0301)]);
+    sender.expect(&[Told::Other(0x0301)]);
+    two.fence();
+}
+
+#[test]
+fn two_sign_ins_at_once_are_parted_by_the_table() {
+    let server = Server::start();
+    let (mut one, mut two) = (server.msg_server(&[]), server.msg_server(&[]));
+    let online = |at, client: ClientType| ImUserStatusUpdate {
+        user_status: ON as u32,
+        user_id: ALICE,
+        client_type: client.into(),
+        signed_in_at: Some(at),
+        sign_in_id: Some(at),
+        ..ImUserStatusUpdate::default()
+    };
+    one.0.send(0, &online(5, PC));
+    one.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
+    two.expect(&[Told::Status(ALICE, ON)]);
+    two.0.send(0, &online(6, MAC));
+    one.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
+    let (_, kick) = one.0.receive::<ImServerKickUser>();
+    assert_eq!((kick.user_id, kick.signed_in_at, kick.sign_in_id, kick.reason), (ALICE, Some(6), Some(6), 1));
+    // A phone is no rival of a PC. An old server does not say when: it has kicked by itself.
+    one.0.send(0, &online(7, PHONE));
+    two.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON), Told::Pc(ALICE, true)]);
+    two.fence();
+    two.update(ALICE, PHONE, ON);
+    one.expect(&[Told::Pc(ALICE, true), Told::Pc(ALICE, true)]);
+    one.fence();
+}
+
+#[test]
+fn a_newer_msg_server_is_told_of_phones() {
+    let server = Server::start();
+    let mut old = server.msg_server(&[]);
+    let mut newer = MsgServer(RawPeer::connect(server.addr));
+    let capabilities = Some(1 << 11);
+    newer.0.send(0, &ImLinkHello { role: Some(LinkRole::Msg as u32), capabilities, ..ImLinkHello::default() });
+    newer.snapshot(&[]);
+    newer.fence();
+    old.update(ALICE, PHONE, ON);
+    let (_, notice) = newer.0.receive::<ImUserStatNotify>();
+    let stat = notice.user_stat;
+    assert_eq!((stat.user_id, stat.status(), &*stat.client_types), (ALICE, OFF, &[PHONE as u32][..]));
+    assert_eq!(stat.detail_only, Some(true));
+    old.fence();
 }

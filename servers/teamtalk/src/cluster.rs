@@ -1,18 +1,20 @@
 //! The four roles of `teamtalk dev`: bound first, then told of each other, then started.
 
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
-use tt_common::RoleHandle;
+use tt_common::{ClusterConfig, RoleHandle};
 use tt_db_proxy::store::embedded::Embedded;
 
 use crate::{
     commands::dev::Options,
     failure::{Failure, Kind, Outcome},
     ports::{self, Port},
+    ready::write_private,
 };
 
 /// Every role with its configuration and its bound listeners, not running yet.
@@ -28,28 +30,33 @@ impl Cluster {
     /// Binds every listener; `advertised` is what clients are told to connect to.
     pub(crate) fn bind(options: &Options, advertised: IpAddr) -> Outcome<Self> {
         let at = |port: &Port| port.address(options.host, options.port_base);
+        let cluster = ClusterConfig { secret_file: secret_file(&options.data), ..ClusterConfig::default() };
         let login = tt_login::Config {
             http_listen: at(&ports::LOGIN_HTTP),
             client_listen: at(&ports::LOGIN_PDU),
             msg_listen: at(&ports::LOGIN_MSG),
             metrics_listen: at(&ports::METRICS_LOGIN),
+            cluster: cluster.clone(),
             ..tt_login::Config::default()
         };
         let route = tt_route::Config {
             listen: at(&ports::ROUTE),
             metrics_listen: at(&ports::METRICS_ROUTE),
+            cluster: cluster.clone(),
             ..tt_route::Config::default()
         };
         let db_proxy = tt_db_proxy::Config {
             listen: at(&ports::DB_PROXY),
             metrics_listen: at(&ports::METRICS_DB_PROXY),
             data: options.data.clone(),
+            cluster: cluster.clone(),
             ..tt_db_proxy::Config::default()
         };
         let mut msg = tt_msg::Config {
             listen: at(&ports::MSG),
             advertise: tt_msg::Advertise { ip1: advertised.to_string(), ..tt_msg::Advertise::default() },
             metrics_listen: at(&ports::METRICS_MSG),
+            cluster: cluster.clone(),
             ..tt_msg::Config::default()
         };
         let msg_listeners = msg.bind()?;
@@ -98,6 +105,25 @@ impl Cluster {
         let msg = started(tt_msg::spawn(self.msg.0, self.msg.1))?;
         Ok(vec![msg, login, route, db_proxy])
     }
+}
+
+/// Where the secret lies by which the servers of a data directory know each other.
+fn secret_file(data: &Path) -> PathBuf {
+    data.join("cluster.secret")
+}
+
+/// Makes that secret at the first start: 256 bits, for the owner of the directory alone.
+pub(crate) fn make_secret(data: &Path) -> Outcome {
+    let file = secret_file(data);
+    if file.exists() {
+        return Ok(());
+    }
+    // The thread's generator is seeded by the system and made for secrets.
+    let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    // Under another name first: a crash leaves no half of it.
+    let new = file.with_extension("new");
+    let written = write_private(&new, &format!("{secret}\n")).and_then(|()| fs::rename(&new, &file));
+    written.map_err(|error| Failure::new(Kind::Data, format_args!("{}: {error}", file.display())))
 }
 
 fn bound(listener: &TcpListener) -> Outcome<SocketAddr> {

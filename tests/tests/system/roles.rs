@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     fs,
+    io::Write,
     net::{SocketAddr, TcpListener},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
     sync::mpsc,
     thread,
 };
@@ -16,13 +19,13 @@ use tt_tests::{
 
 /// A free port: bound for a moment and given back. A listener leaves no state behind, so the next
 /// bind succeeds unless another process is quicker.
-pub(super) fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound")
 }
 
 /// A role's printed default configuration with the values of some keys replaced.
-fn configuration(role: &str, changes: &[(&str, String)]) -> String {
+pub(crate) fn configuration(role: &str, changes: &[(&str, String)]) -> String {
     let exit = run(&binaries().teamtalk, &["config", role]);
     assert_eq!(exit.code, Some(0), "{exit:?}");
     let mut left: HashMap<&str, &String> = changes.iter().map(|(key, value)| (*key, value)).collect();
@@ -39,14 +42,35 @@ fn configuration(role: &str, changes: &[(&str, String)]) -> String {
 }
 
 /// Starts a role with that configuration; `Ready` is still to come.
-pub(super) fn launch(home: &Home, role: &str, changes: &[(&str, String)]) -> Server {
-    let file = home.path(&format!("{role}.toml"));
-    fs::write(&file, configuration(role, changes)).expect("a temporary file");
-    let arguments = [role, "--config", file.to_str().expect("UTF-8")];
-    Server::start(&binaries().teamtalk, &arguments, &home.path(&format!("{role}.log")))
+pub(crate) fn launch(home: &Home, role: &str, changes: &[(&str, String)]) -> Server {
+    launch_as(home, role, role, changes)
 }
 
-pub(super) fn text(address: SocketAddr) -> String {
+/// The same for one of several servers of a role, whose files have `name`.
+pub(crate) fn launch_as(home: &Home, role: &str, name: &str, changes: &[(&str, String)]) -> Server {
+    let file = home.path(&format!("{name}.toml"));
+    let mut changes = changes.to_vec();
+    if !changes.iter().any(|(key, _)| *key == "secret_file") {
+        changes.push(("secret_file", format!("{:?}", secret(home))));
+    }
+    fs::write(&file, configuration(role, &changes)).expect("a temporary file");
+    let arguments = [role, "--config", file.to_str().expect("UTF-8")];
+    Server::start(&binaries().teamtalk, &arguments, &home.path(&format!("{name}.log")))
+}
+
+/// The file with the secret of this home's cluster.
+pub(crate) fn secret(home: &Home) -> PathBuf {
+    let file = home.path("cluster.secret");
+    if !file.exists() {
+        let mut private = fs::OpenOptions::new();
+        private.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = private.open(&file).expect("a temporary file");
+        file.write_all(b"a secret for the length of a test\n").expect("written");
+    }
+    file
+}
+
+pub(crate) fn text(address: SocketAddr) -> String {
     format!("\"{address}\"")
 }
 
@@ -205,6 +229,8 @@ fn replies_with_an_unknown_cookie_neither_reach_a_client_nor_close_the_link() {
         ("route_servers", address(&route)),
         ("db_proxies", address(&db)),
         ("metrics_listen", text(free_address())),
+        ("legacy_peers", "true".to_owned()),
+        ("legacy_addresses", "[\"127.0.0.1\"]".to_owned()),
     ];
     let mut msg = launch(&home, "msg", &changes);
     // Peers of 2015: they take what comes and say nothing, not even hello.

@@ -29,6 +29,10 @@ pub enum LinkRole {
     Video = 8,
 }
 
+/// The capability of a msg server that hears of phones and absence too, and knows what of it old clients may
+/// see (presence v2, spec/gaps.md §5).
+pub const CAPABILITY_PRESENCE: u64 = 1 << 11;
+
 impl LinkRole {
     const ALL: [Self; 8] =
         [Self::Login, Self::Msg, Self::Route, Self::DbProxy, Self::File, Self::HttpMsg, Self::Push, Self::Video];

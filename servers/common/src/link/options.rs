@@ -5,6 +5,7 @@ use std::time::Duration;
 use netlib::{ConnOptions, OutputPolicy};
 
 use super::{Identity, LinkRole};
+use crate::cluster::Trust;
 use crate::metrics::Metrics;
 
 /// How the links of one server behave. The defaults are the protocol's (spec/wire.md §4).
@@ -14,9 +15,11 @@ pub struct LinkOptions {
     pub identity: Identity,
     /// Where links are counted.
     pub metrics: Metrics,
+    /// Which peers are believed.
+    pub trust: Trust,
     /// Whether to greet. Only a push server of the recorded system must not be greeted: it hangs up.
     pub hello: bool,
-    /// How long to wait for the peer's greeting before taking it for one that has none. 2 s.
+    /// How long to wait for the peer's greeting and proof before taking it for one that has none. 2 s.
     pub hello_wait: Duration,
     /// A heartbeat goes out when nothing was sent for so long. 5 s.
     pub heartbeat: Duration,
@@ -37,11 +40,12 @@ pub struct LinkOptions {
 }
 
 impl LinkOptions {
-    /// The protocol's defaults for the links of `identity`.
-    pub fn new(identity: Identity, metrics: Metrics) -> Self {
+    /// The protocol's defaults for the links of `identity` with peers that `trust` admits.
+    pub fn new(identity: Identity, metrics: Metrics, trust: Trust) -> Self {
         Self {
             identity,
             metrics,
+            trust,
             hello: true,
             hello_wait: Duration::from_secs(2),
             heartbeat: Duration::from_secs(5),

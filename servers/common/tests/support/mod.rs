@@ -6,9 +6,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use tt_common::LinkRole;
+use tt_common::{ClusterConfig, LinkRole};
 use tt_proto::Body;
 use tt_proto::im::extension::ImLinkHello;
 use tt_proto::im::other::ImHeartBeat;
@@ -16,6 +17,12 @@ use tt_proto::pdu::{self, HEADER_LEN, Header, PduRef};
 
 /// Longer than anything awaited here takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A cluster whose other servers are sockets of this test, which prove nothing.
+pub fn legacy_cluster() -> ClusterConfig {
+    let legacy_addresses = vec![[127, 0, 0, 1].into()];
+    ClusterConfig { secret_file: PathBuf::new(), legacy_peers: true, legacy_addresses }
+}
 
 pub struct RawPeer {
     pub stream: TcpStream,

@@ -24,6 +24,7 @@ fn a_new_pc_kicks_the_old_one_and_the_world_hears_it_before_the_reply() {
     expect_kick(&mut old, 5, KickReasonType::KickReasonDuplicateUser);
     let (_, kick) = world.route.expect::<ImServerKickUser>();
     assert_eq!((kick.user_id, kick.client_type, kick.reason), (5, MAC as i32, 1));
+    assert!(kick.signed_in_at.is_some() && kick.sign_in_id.is_some(), "{kick:?}");
     assert_eq!(world.route.expect::<ImUserStatusUpdate>().1.user_status, 1);
     assert_eq!(world.login.expect::<ImUserCntUpdate>().1.user_action, 1);
     assert_eq!(new.expect::<ImLoginRes>().1.result_code, 0);
@@ -92,13 +93,15 @@ fn another_msg_server_kicks_through_route_all_of_the_class() {
     let mut phone = world.sign_in(5, PHONE);
     let mut other = world.sign_in(6, PC);
     let mac = ClientType::ClientTypeMac.into();
-    world.route.send(0, &ImServerKickUser { user_id: 5, client_type: mac, reason: 2 });
+    world.route.send(0, &ImServerKickUser { user_id: 5, client_type: mac, reason: 2, ..Default::default() });
     expect_kick(&mut pc, 5, KickReasonType::KickReasonMobileKick);
     phone.expect_nothing();
     other.expect_nothing();
     // A number that is no reason must not reach an old client.
     let phone_type = ClientType::ClientTypeIos.into();
-    world.route.send(0, &ImServerKickUser { user_id: 5, client_type: phone_type, reason: u32::MAX });
+    world
+        .route
+        .send(0, &ImServerKickUser { user_id: 5, client_type: phone_type, reason: u32::MAX, ..Default::default() });
     expect_kick(&mut phone, 5, KickReasonType::KickReasonDuplicateUser);
 }
 
@@ -121,4 +124,40 @@ fn a_pc_cannot_kick_a_pc() {
     pc.send(3, &ImKickPcClientReq { user_id: 5 });
     pc.expect_nothing();
     world.expect_nothing_at_the_store(&mut pc);
+}
+
+/// Another server's kick, for user 5's PC, by a sign-in of that moment.
+fn kick_at(signed_in_at: u64) -> ImServerKickUser {
+    ImServerKickUser {
+        user_id: 5,
+        client_type: MAC.into(),
+        reason: 1,
+        signed_in_at: Some(signed_in_at),
+        sign_in_id: Some(1),
+    }
+}
+
+#[test]
+fn of_two_sign_ins_at_once_the_later_stays_and_the_earlier_is_told_so() {
+    let mut world = World::new();
+    let mut client = world.server.connect();
+    client.send(1, &login_request(5, PC));
+    let (seq, request) = world.db.expect::<ImValidateReq>();
+    world.db.send(seq, &valid(request, 5));
+    let (_, own) = world.route.expect::<ImServerKickUser>();
+    world.route.expect::<ImUserStatusUpdate>();
+    client.expect::<ImLoginRes>();
+    let at = own.signed_in_at.expect("it says when");
+    // Its own kick, should it come back, does not hit itself.
+    world.route.send(0, &own);
+    client.expect_nothing();
+    // The other one was a moment earlier: it stays here, and the other server hears of it.
+    world.route.send(0, &kick_at(at - 1));
+    let (_, answer) = world.route.expect::<ImServerKickUser>();
+    assert_eq!((answer.signed_in_at, answer.sign_in_id, answer.client_type), (Some(at), own.sign_in_id, MAC as i32));
+    client.expect_nothing();
+    // A moment later: it goes, and nothing is answered.
+    world.route.send(0, &kick_at(at + 1));
+    expect_kick(&mut client, 5, KickReasonType::KickReasonDuplicateUser);
+    assert_eq!(world.server.metric("teamtalk_kicks_answered_total"), 1);
 }

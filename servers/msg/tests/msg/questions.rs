@@ -98,7 +98,7 @@ fn route_answers_who_is_online() {
     let mut world = World::new();
     let mut client = world.sign_in(5, PC);
     let query = |user_id| ImUsersStatReq { user_id, user_id_list: vec![1, 2], attach_data: None };
-    let stat = |user_id, status| UserStat { user_id, status };
+    let stat = |user_id, status| UserStat { user_id, status, ..UserStat::default() };
     let answer = ImUsersStatRsp { user_id: 5, user_stat_list: vec![stat(1, 1), stat(2, 2)], attach_data: None };
     relay(&mut client, &mut world.route, &query(6), &query(5), &answer);
 }

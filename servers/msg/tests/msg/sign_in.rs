@@ -49,7 +49,7 @@ fn capabilities_are_answered_with_what_both_sides_have() {
     client.send(1, &ImLoginReq { capabilities: Some(u64::MAX), ..login_request(5, PC) });
     let (seq, request) = world.db.expect::<ImValidateReq>();
     world.db.send(seq, &valid(request, 5));
-    assert_eq!(client.expect::<ImLoginRes>().1.capabilities, Some(1 << 1 | 1 << 12));
+    assert_eq!(client.expect::<ImLoginRes>().1.capabilities, Some(1 << 1 | 1 << 11 | 1 << 12));
 }
 
 #[test]

@@ -4,10 +4,11 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tt_common::RoleHandle;
+use tt_common::{ClusterConfig, RoleHandle};
 use tt_msg::Config;
 use tt_proto::im::base_define::{ClientType, MsgType, ResultType, SessionType, UserInfo, UserStatType};
 use tt_proto::im::extension::ImLinkHello;
@@ -188,6 +189,11 @@ impl Peers {
             route_servers: vec![self.route.addr()],
             db_proxies: vec![self.db.addr()],
             db_links: 1,
+            cluster: ClusterConfig {
+                secret_file: PathBuf::new(),
+                legacy_peers: true,
+                legacy_addresses: vec![Ipv4Addr::LOCALHOST.into()],
+            },
             ..Config::default()
         };
         config.timeouts.drain_ms = 500;
@@ -298,7 +304,7 @@ impl World {
         let (seq, request) = self.db.expect::<ImValidateReq>();
         self.db.send(seq, &valid(request, user));
         let (_, kick) = self.route.expect::<ImServerKickUser>();
-        assert_eq!((kick.user_id, kick.client_type, kick.reason), (user, client_type as i32, 1));
+        assert_eq!((kick.user_id, kick.client_type >> 4, kick.reason), (user, client_type as i32 >> 4, 1));
         let (_, count) = self.login.expect::<ImUserCntUpdate>();
         assert_eq!((count.user_action, count.user_id), (1, user));
         let (_, status) = self.route.expect::<ImUserStatusUpdate>();

@@ -14,6 +14,30 @@ fn status(status: UserStatType) -> Notice {
     Notice::Status { user: ALICE, status }
 }
 
+const DETAIL: Notice = Notice::Detail { user: ALICE };
+
+fn report(client: ClientType, status: UserStatType) -> Report {
+    Report { client, status, away: status == LEAVE }
+}
+
+/// What of the notices old clients and servers are told.
+fn plain(notices: Vec<Notice>) -> Vec<Notice> {
+    notices.into_iter().filter(|notice| !matches!(notice, Notice::Detail { .. })).collect()
+}
+
+fn update(table: &mut Presence, link: u64, user: u32, client: ClientType, status: UserStatType) -> Vec<Notice> {
+    plain(table.update(link, user, report(client, status)))
+}
+
+fn lose(table: &mut Presence, link: u64) -> Vec<Notice> {
+    plain(table.lose(link))
+}
+
+fn snapshot(table: &mut Presence, link: u64, connections: &[(u32, ClientType, UserStatType)]) -> Vec<Notice> {
+    let reports = connections.iter().map(|&(user, client, status)| (user, report(client, status)));
+    plain(table.snapshot(link, reports))
+}
+
 fn table() -> Presence {
     Presence::new(100)
 }
@@ -21,127 +45,158 @@ fn table() -> Presence {
 #[test]
 fn a_pc_comes_and_goes() {
     let mut table = table();
-    assert_eq!(table.update(1, ALICE, PC, ON), [pc(true), status(ON)]);
+    assert_eq!(update(&mut table, 1, ALICE, PC, ON), [pc(true), status(ON)]);
     assert_eq!(table.status(ALICE), ON);
-    assert_eq!(table.update(1, ALICE, PC, OFF), [status(OFF)], "nobody is left to be told of the PC");
+    assert_eq!(update(&mut table, 1, ALICE, PC, OFF), [status(OFF)], "nobody is left to be told of the PC");
     assert_eq!((table.status(ALICE), table.len()), (OFF, 0));
 }
 
 #[test]
 fn a_phone_alone_is_offline_and_tells_nobody() {
     let mut table = table();
-    assert_eq!(table.update(1, ALICE, PHONE, ON), []);
+    assert_eq!(update(&mut table, 1, ALICE, PHONE, ON), []);
     assert_eq!((table.status(ALICE), table.len()), (OFF, 1));
-    assert_eq!(table.update(1, ALICE, PHONE, OFF), []);
+    assert_eq!(update(&mut table, 1, ALICE, PHONE, OFF), []);
     assert_eq!(table.len(), 0);
 }
 
 #[test]
 fn a_phone_that_comes_to_a_pc_learns_of_it() {
     let mut table = table();
-    table.update(1, ALICE, PC, ON);
-    assert_eq!(table.update(2, ALICE, PHONE, ON), [pc(true)]);
-    assert_eq!(table.update(1, ALICE, PC, OFF), [pc(false), status(OFF)]);
+    update(&mut table, 1, ALICE, PC, ON);
+    assert_eq!(update(&mut table, 2, ALICE, PHONE, ON), [pc(true)]);
+    assert_eq!(update(&mut table, 1, ALICE, PC, OFF), [pc(false), status(OFF)]);
 }
 
 #[test]
 fn the_last_of_two_pcs_counts() {
     let mut table = table();
-    table.update(1, ALICE, PC, ON);
-    table.update(2, ALICE, MAC, ON);
-    assert_eq!(table.update(1, ALICE, PC, OFF), []);
+    update(&mut table, 1, ALICE, PC, ON);
+    update(&mut table, 2, ALICE, MAC, ON);
+    assert_eq!(update(&mut table, 1, ALICE, PC, OFF), []);
     assert_eq!(table.status(ALICE), ON);
-    assert_eq!(table.update(2, ALICE, MAC, OFF), [status(OFF)]);
+    assert_eq!(update(&mut table, 2, ALICE, MAC, OFF), [status(OFF)]);
 }
 
 #[test]
 fn leave_is_passed_on_and_not_remembered() {
     let mut table = table();
-    assert_eq!(table.update(1, ALICE, PC, LEAVE), [pc(true), status(LEAVE)]);
+    assert_eq!(update(&mut table, 1, ALICE, PC, LEAVE), [pc(true), status(LEAVE)]);
     assert_eq!(table.status(ALICE), ON);
 }
 
 #[test]
 fn an_offline_from_a_link_that_has_not_the_user_changes_nothing() {
     let mut table = table();
-    table.update(1, ALICE, PC, ON);
-    assert_eq!(table.update(2, ALICE, PC, OFF), []);
-    assert_eq!(table.update(1, ALICE, MAC, OFF), [], "another type");
+    update(&mut table, 1, ALICE, PC, ON);
+    assert_eq!(update(&mut table, 2, ALICE, PC, OFF), []);
+    assert_eq!(update(&mut table, 1, ALICE, MAC, OFF), [], "another type");
     assert_eq!(table.status(ALICE), ON);
 }
 
 #[test]
 fn an_offline_of_an_unknown_user_is_still_told() {
-    assert_eq!(table().update(1, ALICE, PC, OFF), [status(OFF)]);
+    assert_eq!(update(&mut table(), 1, ALICE, PC, OFF), [status(OFF)]);
 }
 
 /// D30, D31: the recorded server left ghosts behind and told nobody.
 #[test]
 fn a_lost_link_takes_its_connections_with_it() {
     let mut table = table();
-    table.update(1, ALICE, PC, ON);
-    table.update(2, ALICE, PHONE, ON);
-    table.update(1, 2, PHONE, ON);
-    assert_eq!(table.lose(1), [pc(false), status(OFF)]);
+    update(&mut table, 1, ALICE, PC, ON);
+    update(&mut table, 2, ALICE, PHONE, ON);
+    update(&mut table, 1, 2, PHONE, ON);
+    assert_eq!(lose(&mut table, 1), [pc(false), status(OFF)]);
     assert_eq!((table.status(ALICE), table.len()), (OFF, 1), "her phone is on the other server");
-    assert_eq!(table.lose(2), [], "a phone tells nobody");
+    assert_eq!(lose(&mut table, 2), [], "a phone tells nobody");
     assert_eq!(table.len(), 0);
 }
 
 #[test]
 fn a_lost_link_says_nothing_of_users_with_a_pc_elsewhere() {
     let mut table = table();
-    table.update(1, ALICE, PC, ON);
-    table.update(2, ALICE, MAC, ON);
-    assert_eq!(table.lose(1), []);
-    assert_eq!(table.update(2, ALICE, MAC, OFF), [status(OFF)]);
+    update(&mut table, 1, ALICE, PC, ON);
+    update(&mut table, 2, ALICE, MAC, ON);
+    assert_eq!(lose(&mut table, 1), []);
+    assert_eq!(update(&mut table, 2, ALICE, MAC, OFF), [status(OFF)]);
 }
 
 /// D33: the recorded server counted everybody twice.
 #[test]
 fn a_snapshot_sent_again_does_not_count_twice() {
     let mut table = table();
-    let snapshot = [(ALICE, PC, ON)];
-    assert_eq!(table.snapshot(1, snapshot.into_iter()), [], "the first of a link is no news");
-    assert_eq!(table.snapshot(1, snapshot.into_iter()), []);
-    assert_eq!(table.update(1, ALICE, PC, OFF), [status(OFF)]);
+    let online = [(ALICE, PC, ON)];
+    assert_eq!(snapshot(&mut table, 1, &online), [], "the first of a link is no news");
+    assert_eq!(snapshot(&mut table, 1, &online), []);
+    assert_eq!(update(&mut table, 1, ALICE, PC, OFF), [status(OFF)]);
     assert_eq!(table.len(), 0);
 }
 
 #[test]
 fn a_later_snapshot_tells_the_differences() {
     let mut table = table();
-    table.snapshot(1, [(ALICE, PC, ON), (2, PHONE, ON)].into_iter());
-    assert_eq!(table.snapshot(1, [(ALICE, PHONE, ON)].into_iter()), [pc(false), status(OFF)]);
-    assert_eq!(table.snapshot(1, [(ALICE, PC, ON)].into_iter()), [pc(true), status(ON)]);
+    snapshot(&mut table, 1, &[(ALICE, PC, ON), (2, PHONE, ON)]);
+    assert_eq!(snapshot(&mut table, 1, &[(ALICE, PHONE, ON)]), [pc(false), status(OFF)]);
+    assert_eq!(snapshot(&mut table, 1, &[(ALICE, PC, ON)]), [pc(true), status(ON)]);
 }
 
 #[test]
 fn users_who_come_back_after_a_lost_link_are_announced() {
     let mut table = table();
-    table.snapshot(1, [(ALICE, PC, ON)].into_iter());
-    assert_eq!(table.lose(1), [status(OFF)]);
-    assert_eq!(table.snapshot(2, [(ALICE, PC, ON)].into_iter()), [pc(true), status(ON)]);
-    assert_eq!(table.lose(2), [status(OFF)]);
-    table.update(3, ALICE, PC, ON);
-    assert_eq!(table.snapshot(4, [(ALICE, MAC, ON)].into_iter()), [], "they were announced by the update");
+    snapshot(&mut table, 1, &[(ALICE, PC, ON)]);
+    assert_eq!(lose(&mut table, 1), [status(OFF)]);
+    assert_eq!(snapshot(&mut table, 2, &[(ALICE, PC, ON)]), [pc(true), status(ON)]);
+    assert_eq!(lose(&mut table, 2), [status(OFF)]);
+    update(&mut table, 3, ALICE, PC, ON);
+    assert_eq!(snapshot(&mut table, 4, &[(ALICE, MAC, ON)]), [], "they were announced by the update");
 }
 
 #[test]
 fn offline_entries_of_a_snapshot_are_no_connections() {
     let mut table = table();
-    table.snapshot(1, [(ALICE, PC, OFF)].into_iter());
+    snapshot(&mut table, 1, &[(ALICE, PC, OFF)]);
     assert_eq!(table.len(), 0);
+}
+
+/// What clients with capability 11 see.
+#[test]
+fn phones_second_pcs_and_absence_are_details() {
+    let mut table = table();
+    assert_eq!(table.update(1, ALICE, report(PHONE, ON)), [DETAIL]);
+    assert_eq!(table.detail(ALICE), (vec![PHONE as u32], false));
+    assert_eq!(table.update(2, ALICE, report(PC, LEAVE)), [pc(true), status(LEAVE)]);
+    assert_eq!(table.detail(ALICE), (vec![PC as u32, PHONE as u32], false), "a phone is not away");
+    assert_eq!(table.update(1, ALICE, report(PHONE, OFF)), [DETAIL]);
+    assert_eq!(table.detail(ALICE), (vec![PC as u32], true));
+    assert_eq!(table.update(1, ALICE, report(PHONE, OFF)), [], "nobody was there");
+    assert_eq!(table.update(3, ALICE, report(MAC, ON)), [pc(true), status(ON)]);
+    assert_eq!(table.update(2, ALICE, Report { away: true, ..report(PC, OFF) }), [DETAIL], "a PC is left");
+    assert_eq!(table.detail(ALICE), (vec![MAC as u32], false));
+    assert_eq!(table.lose(3), [status(OFF)]);
+    assert_eq!(table.detail(ALICE), (vec![], false));
+    assert_eq!(table.snapshot(4, [(ALICE, report(PHONE, ON))].into_iter()), [DETAIL], "back, with a phone");
+}
+
+#[test]
+fn rivals_are_other_links_with_the_same_class() {
+    let mut table = table();
+    for (link, client) in [(1, PC), (2, MAC), (2, PC), (3, PHONE)] {
+        update(&mut table, link, ALICE, client, ON);
+    }
+    assert_eq!(table.rivals(1, ALICE, PC), [2]);
+    assert_eq!(table.rivals(3, ALICE, PHONE), []);
+    assert_eq!(table.rivals(9, ALICE, MAC), [1, 2]);
+    assert_eq!(table.rivals(9, 77, PC), []);
 }
 
 #[test]
 fn a_full_table_takes_nobody_new() {
     let mut table = Presence::new(1);
-    table.update(1, ALICE, PC, ON);
-    table.update(1, 2, PC, ON);
+    update(&mut table, 1, ALICE, PC, ON);
+    update(&mut table, 1, 2, PC, ON);
     assert_eq!((table.len(), table.status(2)), (1, OFF));
-    table.update(1, ALICE, PHONE, ON);
-    table.update(1, ALICE, PC, OFF);
+    update(&mut table, 1, ALICE, PHONE, ON);
+    update(&mut table, 1, ALICE, PC, OFF);
     assert_eq!(table.len(), 1, "whom it has, it keeps");
 }
 
@@ -157,20 +212,20 @@ fn the_table_agrees_with_a_list_of_connections() {
         let client = clients[(random.next() % 3) as usize];
         match random.next() % 40 {
             0 => {
-                table.lose(link);
+                lose(&mut table, link);
                 list.retain(|connection| connection.0 != link);
             }
             1 => {
-                table.snapshot(link, [(user, client, ON)].into_iter());
+                snapshot(&mut table, link, &[(user, client, ON)]);
                 list.retain(|connection| connection.0 != link);
                 list.push((link, user, client));
             }
             2..=20 => {
-                table.update(link, user, client, ON);
+                update(&mut table, link, user, client, ON);
                 list.push((link, user, client));
             }
             _ => {
-                table.update(link, user, client, OFF);
+                update(&mut table, link, user, client, OFF);
                 if let Some(at) = list.iter().position(|connection| *connection == (link, user, client)) {
                     list.swap_remove(at);
                 }

@@ -17,7 +17,7 @@ use tt_db_proxy::store::embedded::{self, Embedded};
 use crate::{
     accounts::{self, Account},
     banner,
-    cluster::Cluster,
+    cluster::{self, Cluster},
     commands::{DEFAULT_DATA, say},
     failure::{Failure, Kind, Outcome},
     ports::{LOGIN_PDU, MAX_BASE, address_of},
@@ -103,6 +103,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
         ReadyFile::clear(path).map_err(|error| ready_file_failed(path, &error))?;
     }
     let accounts = accounts::demonstration(&options.data, &store)?;
+    cluster::make_secret(&options.data)?;
     // Every listener is bound before the first link is dialled, so no link fails at first.
     let cluster = Cluster::bind(options, advertised)?;
     let listeners = cluster.listeners()?;
