@@ -202,6 +202,11 @@ impl Client {
         self.inbox.drain(..).collect()
     }
 
+    /// Everything that had arrived on a connection that is closed.
+    pub fn drain_closed(&mut self) -> Vec<Pdu> {
+        self.inbox.drain(..).collect()
+    }
+
     /// Waits until the server ends the connection; returns how long that took. PDUs that arrive
     /// before the end are kept.
     pub fn wait_closed(&mut self, patience: Duration) -> Duration {

@@ -100,9 +100,8 @@ fn read(path: &Path) -> Result<Arc<[u8]>, ClusterError> {
         return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a file")));
     }
     // Root may hand it to a server's group; a server's own user needs no help.
-    if metadata.permissions().mode() & 0o077 != 0
-        && !(metadata.uid() == 0 && metadata.permissions().mode() & 0o037 == 0)
-    {
+    let strangers = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    if metadata.permissions().mode() & strangers != 0 {
         return Err(ClusterError::Open(path.to_owned()));
     }
     let mut bytes = Vec::new();

@@ -23,6 +23,8 @@ pub struct Config {
     pub metrics_listen: SocketAddr,
     /// The data directory of the embedded store. It must exist.
     pub data: PathBuf,
+    /// Whether to wait while another db-proxy uses the data directory, and to serve when that one ends.
+    pub standby: bool,
     /// Threads that read. One more writes.
     pub workers: usize,
     /// When pushes are held back from users who want none at night, in local time.
@@ -76,6 +78,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 10600)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 9103)),
             data: PathBuf::from("teamtalk-data"),
+            standby: false,
             workers: 4,
             quiet_hours: QuietHours::default(),
             limits: Limits::default(),

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | what is configured | [`Config`] |
 //! | a client before and after it has signed in, and after a kick | `visitor.rs`, `member.rs`, `kick.rs` |
-//! | a message's way | `message.rs`, in order by `conversation.rs`, once by `recent.rs` |
+//! | a message's way | `message.rs`, in order by `conversation.rs`, once by `recent.rs`, in spite of lost links by `catch_up.rs` |
 //! | questions that other servers answer | `buddy.rs`, cut to size by `parts.rs` |
 //! | accounts and devices of users; signals between clients | `account.rs`, `signal.rs` |
 //! | who is online | `presence.rs` |
@@ -17,6 +17,7 @@
 
 mod account;
 mod buddy;
+mod catch_up;
 mod config;
 mod conversation;
 mod drain;
@@ -36,6 +37,7 @@ mod visitor;
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use netlib::{ConnOptions, Context, ListenOptions, OutputPolicy};
 use tt_common::link::{CAPABILITY_PRESENCE, Identity, Link, LinkHandler, LinkOptions, LinkRole};
@@ -82,10 +84,18 @@ fn start(
     Ok(server)
 }
 
+/// First and largest wait between two dials of a db-proxy.
+const DB_REDIAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+
 /// Dials every configured peer. The links live as long as the server.
 fn dial(server: &mut Server, cx: &mut Context<Server>, options: &LinkOptions) {
     let mut dial = |role, address: SocketAddr, handler: Box<dyn LinkHandler<Server>>| {
-        Link::dial(cx, role, address, options.clone(), handler)
+        let mut options = options.clone();
+        if role == LinkRole::DbProxy {
+            // One that stands by begins to listen when another has ended, and messages wait for it.
+            options.redial = DB_REDIAL;
+        }
+        Link::dial(cx, role, address, options, handler)
     };
     let (config, peers) = (&server.config, &mut server.peers);
     for &address in &config.login_servers {

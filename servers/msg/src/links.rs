@@ -14,7 +14,7 @@ use tt_proto::pdu::{DecodeError, PduRef, encode};
 use crate::kick::Kick;
 use crate::presence::Change;
 use crate::state::Server;
-use crate::{account, message, presence, signal};
+use crate::{account, catch_up, message, presence, signal};
 
 /// The handler of a link to a login server: it is told our address and load.
 pub(crate) struct LoginLink;
@@ -39,9 +39,10 @@ impl LinkHandler<Server> for LoginLink {
 }
 
 impl LinkHandler<Server> for RouteLink {
-    fn on_up(&mut self, server: &mut Server, _: &mut Context<Server>, link: &Link<Server>) {
+    fn on_up(&mut self, server: &mut Server, cx: &mut Context<Server>, link: &Link<Server>) {
         server.elect_master();
         presence::report_all(server, link);
+        catch_up::route_returned(server, cx, link);
         server.peer_changed();
     }
 
@@ -51,7 +52,8 @@ impl LinkHandler<Server> for RouteLink {
         }
     }
 
-    fn on_down(&mut self, server: &mut Server, cx: &mut Context<Server>, _: &Link<Server>, _: &CloseReason) {
+    fn on_down(&mut self, server: &mut Server, cx: &mut Context<Server>, link: &Link<Server>, _: &CloseReason) {
+        catch_up::route_lost(server, cx, link);
         if server.elect_master() {
             presence::take_over(server, cx);
         }
@@ -109,6 +111,7 @@ impl Server {
     /// Sends something to the other msg servers. Without a route server it reaches
     /// only who is here; the rest of the message is in history.
     pub(crate) fn relay(&mut self, pdu: &Bytes) {
+        self.peers.relayed.note(pdu);
         let sent = self.peers.master().map(|link| link.send_frame(pdu.clone()));
         if !matches!(sent, Some(Ok(()))) {
             self.metrics.relays_dropped.inc();
@@ -137,6 +140,11 @@ impl Server {
         let Some(link) = self.peers.elect_master() else { return false };
         log::info!("{link} relays for this server");
         let _ = link.send(0, &ImRoleSet { master: 1 });
+        // What the last one had may never have left it. Receivers know what they have had before.
+        for pdu in self.peers.relayed.iter() {
+            let _ = link.send_frame(pdu.clone());
+            self.metrics.relays_resent.inc();
+        }
         true
     }
 }

@@ -9,6 +9,7 @@
 //! is told no (G6).
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use tt_proto::im::message::{ImMsgData, ImMsgDataAck, ImMsgDataReadAck, ImMsgData
 use tt_proto::pdu::encode;
 
 use crate::buddy;
+use crate::catch_up;
 use crate::conversation::{Conversation, Turn};
 use crate::member::{self, Request};
 use crate::state::Server;
@@ -244,9 +246,11 @@ fn stored(server: &mut Server, cx: &mut Context<Server>, origin: &Origin, mut me
     server.metrics.acked.inc();
     message.from_user_id = origin.from;
     message.to_session_id = origin.to;
+    let conversation = origin.conversation();
+    let gap = server.delivered.gap(conversation, message.msg_id);
     let Some(pdu) = copy(server, &mut message) else { return };
     server.relay(&pdu);
-    deliver(server, cx, &message, &pdu, Some(origin.conn.id()));
+    hand_out(server, cx, conversation, gap, message, pdu, Some(origin.conn.id()));
 }
 
 /// 0x0301 that another msg server has stored and route has relayed.
@@ -255,8 +259,47 @@ pub(crate) fn relayed(server: &mut Server, cx: &mut Context<Server>, mut message
         server.metrics.ignored("relayed message");
         return;
     }
+    let conversation = Conversation::single(message.from_user_id, message.to_session_id);
+    let gap = server.delivered.gap(conversation, message.msg_id);
     let Some(pdu) = copy(server, &mut message) else { return };
-    deliver(server, cx, &message, &pdu, None);
+    hand_out(server, cx, conversation, gap, message, pdu, None);
+}
+
+/// Delivers a message once everything before it is delivered (G4).
+fn hand_out(
+    server: &mut Server,
+    cx: &mut Context<Server>,
+    conversation: Conversation,
+    gap: Range<u32>,
+    message: ImMsgData,
+    pdu: Bytes,
+    except: Option<Token>,
+) {
+    if gap.is_empty() && !server.catch_up.holds(conversation) {
+        deliver(server, cx, &message, &pdu, except);
+        return;
+    }
+    let head = ImMsgData { msg_data: Bytes::new(), ..message.clone() };
+    catch_up::in_order(server, cx, conversation, &head, gap, move |server, cx| {
+        deliver(server, cx, &message, &pdu, except);
+    });
+}
+
+/// A message fetched from the store because its relay was lost: for devices that were
+/// signed in when it was sent. The others find it in their history.
+pub(crate) fn deliver_recovered(server: &mut Server, cx: &mut Context<Server>, message: ImMsgData) {
+    let pdu = encode(0, &message);
+    let now = cx.now();
+    // The second in which it was sent counts as before it.
+    let sent = (u64::from(message.create_time) + 1) * 1_000_000;
+    for user in [message.from_user_id, message.to_session_id] {
+        for device in server.clients.devices_mut(user).filter(|device| device.signed_in.at <= sent) {
+            device.send(&server.metrics, &pdu);
+            let missed = device.copies.push(message.msg_id, message.from_user_id, now);
+            server.metrics.copies.inc();
+            server.metrics.copies_missed.inc_by(missed as u64);
+        }
+    }
 }
 
 /// The one PDU that all receivers share: seq 0, nothing of the servers' in it. None

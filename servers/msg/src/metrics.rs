@@ -49,6 +49,14 @@ pub(crate) struct Metrics {
     pub(crate) copies: Counter,
     pub(crate) copies_missed: Counter,
     pub(crate) relays_dropped: Counter,
+    /// Messages sent once more to a new route server.
+    pub(crate) relays_resent: Counter,
+    /// Times a message came with others missing before it.
+    pub(crate) gaps: Counter,
+    /// Messages fetched because their relay was lost.
+    pub(crate) recovered: Counter,
+    /// Lost messages (or users with some) for which the store gave no answer.
+    pub(crate) gaps_unfilled: Counter,
     /// Signals handed to clients.
     pub(crate) signals: Counter,
     /// Writes to clients with notices of changed cards.
@@ -88,6 +96,10 @@ impl Metrics {
         common.register("messages_repeats", "Messages sent to the store again on a failed link", all.repeats.clone());
         common.register("copies", "Copies of messages sent to clients", all.copies.clone());
         common.register("copies_missed", "Copies not acknowledged in 15 s", all.copies_missed.clone());
+        common.register("relays_resent", "Messages relayed again after a route loss", all.relays_resent.clone());
+        common.register("gaps", "Times messages of a conversation were missing", all.gaps.clone());
+        common.register("messages_recovered", "Messages fetched for a lost relay", all.recovered.clone());
+        common.register("gaps_unfilled", "Lost messages the store did not answer for", all.gaps_unfilled.clone());
         common.register("relays_dropped", "PDUs for other msg servers without a route", all.relays_dropped.clone());
         common.register("signals", "Signals between clients, handed to one", all.signals.clone());
         common.register("card_writes", "Writes to clients with notices of changed cards", all.card_writes.clone());

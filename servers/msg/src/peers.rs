@@ -1,7 +1,12 @@
 //! The links to the login, route and db-proxy servers, and which of them a request
 //! takes. The handlers of what comes back on them are in `links.rs`.
 
+use std::collections::VecDeque;
+
+use bytes::Bytes;
 use tt_common::{Link, Links};
+use tt_proto::Command;
+use tt_proto::pdu::PduRef;
 
 use crate::conversation::Conversation;
 use crate::state::Server;
@@ -14,6 +19,39 @@ pub(crate) struct Peers {
     pub(crate) db: DbLinks,
     /// The route link over which we reach the other msg servers.
     master: Option<Link<Server>>,
+    /// Messages that went out over it lately.
+    pub(crate) relayed: Relayed,
+}
+
+/// The messages that were relayed last, for the case that the master had some of them when it died.
+#[derive(Debug, Default)]
+pub(crate) struct Relayed {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+/// What is kept of them: as much as may be on the way.
+const MAX_RELAYED: usize = 2_048;
+const MAX_RELAYED_BYTES: usize = 4 << 20;
+
+impl Relayed {
+    /// Notes what is relayed, if it is a message: of everything else a client learns in other ways.
+    pub(crate) fn note(&mut self, pdu: &Bytes) {
+        if PduRef::parse(pdu).map(|pdu| pdu.header.command) != Ok(Command::MsgData.id()) {
+            return;
+        }
+        self.bytes += pdu.len();
+        self.frames.push_back(pdu.clone());
+        while self.frames.len() > MAX_RELAYED || self.bytes > MAX_RELAYED_BYTES {
+            let Some(oldest) = self.frames.pop_front() else { break };
+            self.bytes -= oldest.len();
+        }
+    }
+
+    /// In the order in which they went out.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Bytes> {
+        self.frames.iter()
+    }
 }
 
 /// The db links in two halves by configured entry, so that sign-ins and first pulls

@@ -176,7 +176,7 @@ pub(crate) fn take_over(server: &mut Server, cx: &mut Context<Server>) {
 fn apply(server: &mut Server, cx: &mut Context<Server>, change: Change) {
     match change {
         Change::Status(stat) => gather(server, cx, stat),
-        Change::Pc(notice) => pc_changed(server, &notice),
+        Change::Pc(notice) => pc_changed(server, notice),
     }
 }
 
@@ -273,7 +273,7 @@ pub(crate) fn watch(request: &mut Request<'_>, users: &[u32]) -> bool {
 }
 
 /// A user's first PC came or the last one went: the user's phones are told.
-fn pc_changed(server: &mut Server, notice: &ImServerPcLoginStatusNotify) {
+fn pc_changed(server: &mut Server, notice: ImServerPcLoginStatusNotify) {
     let online = notice.login_status == 1;
     let status = if online { UserStatType::UserStatusOnline } else { UserStatType::UserStatusOffline };
     let pdu = encode(0, &ImpcLoginStatusNotify { user_id: notice.user_id, login_stat: status.into() });

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::conversation::Conversation;
@@ -21,6 +22,10 @@ struct Generations<K, V> {
 impl<K: Hash + Eq, V> Generations<K, V> {
     fn new(capacity: usize) -> Self {
         Self { capacity, young: HashMap::new(), old: HashMap::new() }
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.young.get(key).or_else(|| self.old.get(key))
     }
 
     fn entry(&mut self, key: K, default: impl FnOnce() -> V) -> &mut V {
@@ -60,8 +65,20 @@ impl Delivered {
         Self(Generations::new(CONVERSATIONS))
     }
 
+    /// The newest id that has been here; None if nothing is remembered.
+    pub(crate) fn newest(&self, conversation: Conversation) -> Option<u32> {
+        self.0.get(&conversation).map(|window| window.newest)
+    }
+
+    /// The ids before this one that have not been here; none in a conversation of which
+    /// nothing is remembered.
+    pub(crate) fn gap(&self, conversation: Conversation, id: u32) -> Range<u32> {
+        self.newest(conversation).map_or(id..id, |newest| newest.saturating_add(1).min(id)..id)
+    }
+
     /// Notes a delivery. False if the same id was delivered before. An id too old
-    /// for the window counts as new: a second copy is better than none.
+    /// for the window counts as delivered: holes are filled when they show (G4), so what
+    /// comes so late is a repetition.
     pub(crate) fn insert(&mut self, conversation: Conversation, id: u32) -> bool {
         let window = self.0.entry(conversation, Window::default);
         if id > window.newest {
@@ -69,7 +86,7 @@ impl Delivered {
             window.newest = id;
             return true;
         }
-        let Some(bit) = 1_u64.checked_shl(window.newest - id) else { return true };
+        let Some(bit) = 1_u64.checked_shl(window.newest - id) else { return false };
         let new = window.seen & bit == 0;
         window.seen |= bit;
         new
@@ -148,7 +165,21 @@ mod tests {
         assert!(delivered.insert(PAIR, 1));
         assert!(delivered.insert(PAIR, u32::MAX));
         assert!(!delivered.insert(PAIR, u32::MAX));
-        assert!(delivered.insert(PAIR, 1), "too old to know");
+        assert!(!delivered.insert(PAIR, 1), "a repetition");
+    }
+
+    #[test]
+    fn a_gap_is_what_lies_between_the_newest_and_this_one() {
+        let mut delivered = Delivered::new();
+        assert_eq!(delivered.gap(PAIR, 9), 9..9, "nothing is known");
+        assert_eq!(delivered.newest(PAIR), None);
+        delivered.insert(PAIR, 9);
+        assert_eq!(delivered.gap(PAIR, 10), 10..10);
+        assert_eq!(delivered.gap(PAIR, 12), 10..12);
+        assert!(delivered.gap(PAIR, 3).is_empty(), "late, and no gap");
+        delivered.insert(PAIR, u32::MAX);
+        assert!(delivered.gap(PAIR, u32::MAX).is_empty());
+        assert_eq!(delivered.newest(PAIR), Some(u32::MAX));
     }
 
     #[test]

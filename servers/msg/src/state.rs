@@ -14,6 +14,7 @@ use tt_proto::im::base_define::ClientType;
 use tt_proto::{Attach, Body};
 
 use crate::account::CardNotices;
+use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::conversation::Lanes;
 use crate::drain::Drain;
@@ -33,6 +34,7 @@ pub(crate) struct Server {
     /// The order of messages on their way to the store.
     pub(crate) lanes: Lanes<Outgoing, Link<Server>>,
     pub(crate) delivered: Delivered,
+    pub(crate) catch_up: CatchUp,
     pub(crate) presence: Presence,
     pub(crate) message_ids: MessageIds,
     pub(crate) card_notices: CardNotices,
@@ -54,6 +56,7 @@ impl Server {
             peers: Peers::default(),
             lanes: Lanes::new(),
             delivered: Delivered::new(),
+            catch_up: CatchUp::default(),
             presence: Presence::default(),
             message_ids: MessageIds::new(),
             card_notices: CardNotices::default(),

@@ -119,7 +119,8 @@ pub(crate) fn make_secret(data: &Path) -> Outcome {
         return Ok(());
     }
     // The thread's generator is seeded by the system and made for secrets.
-    let secret: String = rand::random::<[u8; 32]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let [high, low]: [u128; 2] = rand::random();
+    let secret = format!("{high:032x}{low:032x}");
     // Under another name first: a crash leaves no half of it.
     let new = file.with_extension("new");
     let written = write_private(&new, &format!("{secret}\n")).and_then(|()| fs::rename(&new, &file));

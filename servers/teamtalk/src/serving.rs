@@ -70,6 +70,12 @@ impl Watch {
         self.news.recv().unwrap_or(News::Stop)
     }
 
+    /// Whether a signal asks for the end within that time. For before any role is started: there is no other
+    /// news then.
+    pub(crate) fn stops_within(&self, limit: Duration) -> bool {
+        self.news.recv_timeout(limit).is_ok()
+    }
+
     /// Waits until all of the roles serve. False if a signal came first.
     pub(crate) fn all_ready(&self, roles: &[RoleHandle], limit: Duration) -> Outcome<bool> {
         let deadline = Instant::now() + limit;

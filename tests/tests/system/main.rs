@@ -6,6 +6,7 @@ mod configuration;
 mod crash;
 mod devices;
 mod directory;
+mod fleet;
 mod idle;
 mod load;
 mod operation;

@@ -51,7 +51,7 @@ pub(crate) fn launch_as(home: &Home, role: &str, name: &str, changes: &[(&str, S
     let file = home.path(&format!("{name}.toml"));
     let mut changes = changes.to_vec();
     if !changes.iter().any(|(key, _)| *key == "secret_file") {
-        changes.push(("secret_file", format!("{:?}", secret(home))));
+        changes.push(("secret_file", format!("\"{}\"", secret(home).display())));
     }
     fs::write(&file, configuration(role, &changes)).expect("a temporary file");
     let arguments = [role, "--config", file.to_str().expect("UTF-8")];

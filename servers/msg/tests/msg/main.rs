@@ -3,6 +3,7 @@
 
 mod account;
 mod bad_input;
+mod catch_up;
 mod kick;
 mod logs;
 mod messages;

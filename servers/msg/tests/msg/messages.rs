@@ -1,15 +1,20 @@
 //! The way of a message: what is stored, who is told, and who is told no.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tt_proto::Command;
 use tt_proto::im::base_define::{MsgType, SessionType};
+use tt_proto::im::login::ImLoginRes;
 use tt_proto::im::message::{
     ImClientTimeReq, ImClientTimeRsp, ImMsgData, ImMsgDataAck, ImMsgDataReadAck, ImMsgDataReadNotify,
 };
+use tt_proto::im::server::ImValidateReq;
 use tt_proto::pdu::{self, MAX_TEXT, MAX_VOICE};
 
-use crate::support::{MAC, PC, PHONE, World, ack, text, voice};
+use crate::support::{MAC, PC, PHONE, Peers, Server, World, ack, login_request, text, valid, voice};
 
 /// Announces that the client understands an ack that says no.
 const REFUSALS: Option<u64> = Some(0b10);
@@ -118,7 +123,7 @@ fn g2_a_repeated_pdu_has_the_same_id_and_a_repeated_text_another() {
 }
 
 #[test]
-fn g4_a_message_whose_first_answer_was_lost_is_delivered_late() {
+fn g4_a_message_whose_first_answer_was_lost_is_delivered_in_its_place() {
     let mut world = World::new();
     let mut sender = world.sign_in(1, PC);
     let mut receiver = world.sign_in(2, PC);
@@ -128,7 +133,7 @@ fn g4_a_message_whose_first_answer_was_lost_is_delivered_late() {
         assert_eq!(sender.expect::<ImMsgDataAck>().1.msg_id, msg_id);
     }
     let ids: Vec<u32> = (0..3).map(|_| receiver.expect::<ImMsgData>().1.msg_id).collect();
-    assert_eq!(ids, [1, 3, 2]);
+    assert_eq!(ids, [1, 2, 3]);
 }
 
 /// What is not accepted, and the result a capable client reads.
@@ -259,8 +264,40 @@ fn never_an_ack_with_msg_id_0_to_an_old_client() {
 }
 
 #[test]
-fn a_db_link_lost_with_a_message_in_flight_means_no_ack() {
+fn g2_what_a_lost_db_link_had_is_repeated_over_the_next_in_order_and_under_its_ids() {
     let mut world = World::new();
+    let mut sender = world.sign_in(1, PC);
+    let mut receiver = world.sign_in(2, PC);
+    let mut lost = Vec::new();
+    for seq in 1..=3 {
+        sender.send(seq, &text(2, &format!("{seq}")));
+        lost.push(world.db.expect::<ImMsgData>().1);
+    }
+    // The first is stored; of the others nobody knows.
+    let first = lost.remove(0);
+    world.db.send(1, &ImMsgData { msg_id: 1, ..first });
+    assert_eq!(sender.expect(), (1, ack(1, 2, 1, None)));
+    world.db.stream.shutdown(std::net::Shutdown::Both).expect("an open link");
+    world.server.wait_for("teamtalk_links{peer=\"db-proxy\"}", 0);
+    // What comes while there is no link waits behind them.
+    sender.send(4, &text(2, "4"));
+    world.db = world.peers.db.accept();
+    for (message, msg_id) in lost.iter().zip(2..) {
+        let again = world.store(msg_id);
+        assert_eq!((&again.msg_data, &again.client_msg_id), (&message.msg_data, &message.client_msg_id));
+    }
+    assert_eq!(world.store(4).msg_data, &b"4"[..]);
+    for msg_id in 2..=4 {
+        assert_eq!(sender.expect(), (msg_id as u16, ack(1, 2, msg_id, None)));
+    }
+    let ids: Vec<u32> = (0..4).map(|_| receiver.expect::<ImMsgData>().1.msg_id).collect();
+    assert_eq!(ids, [1, 2, 3, 4]);
+    assert_eq!(world.server.metric("teamtalk_messages_repeats_total"), 2);
+}
+
+#[test]
+fn without_a_db_link_until_its_time_is_up_a_message_is_not_acked() {
+    let mut world = World::with(|config| config.timeouts.call_ms = 200);
     let mut sender = world.sign_in_with(1, PC, REFUSALS);
     let mut receiver = world.sign_in(2, PC);
     sender.send(1, &text(2, "a"));
@@ -272,6 +309,59 @@ fn a_db_link_lost_with_a_message_in_flight_means_no_ack() {
     // With no link at all it is known that the message is not stored.
     sender.send(2, &text(2, "b"));
     assert_eq!(sender.expect(), (2, ack(1, 2, 0, Some(7))));
+}
+
+/// All messages of a conversation take the link that its db-proxy's name draws, wherever that stands in the list.
+#[test]
+fn g3_every_msg_server_takes_a_conversation_to_the_same_db_proxy() {
+    let chosen = [false, true].map(|turned| {
+        let peers = [Peers::new(), Peers::new()];
+        let mut config = peers[0].config();
+        config.db_proxies = peers.iter().map(|peers| peers.db.addr()).collect();
+        if turned {
+            config.db_proxies.reverse();
+        }
+        let server = Server::start(config);
+        let (_login, _route) = (peers[0].login.accept(), peers[0].route.accept());
+        // By the other user, the db-proxies that each message came to.
+        let chosen: Arc<Mutex<BTreeMap<u32, Vec<&'static str>>>> = Arc::default();
+        let stores = [("db-one", &peers[0]), ("db-two", &peers[1])].map(|(name, peers)| {
+            let (mut link, chosen) = (peers.db.accept_as(name), Arc::clone(&chosen));
+            std::thread::spawn(move || {
+                while let Some(pdu) = link.pdu() {
+                    let seq = pdu.header.seq;
+                    if pdu.header.command == Command::ValidateReq.id() {
+                        link.send(seq, &valid(pdu.decode::<ImValidateReq>(), 1));
+                    } else if pdu.header.command == Command::MsgData.id() {
+                        let message: ImMsgData = pdu.decode();
+                        let mut chosen = chosen.lock().expect("no panic holds it");
+                        let seen = chosen.entry(message.to_session_id).or_default();
+                        seen.push(name);
+                        link.send(seq, &ImMsgData { msg_id: seen.len() as u32, ..message });
+                    }
+                }
+            })
+        });
+        server.wait_for("teamtalk_links{peer=\"db-proxy\"}", 2);
+        let mut client = server.connect();
+        client.send(1, &login_request(1, PC));
+        client.expect::<ImLoginRes>();
+        for round in 1..=3 {
+            for peer in 2..40 {
+                client.send(2, &text(peer, &format!("{round}")));
+                assert_eq!(client.expect::<ImMsgDataAck>().1.msg_id, round);
+            }
+        }
+        drop(server);
+        stores.map(|store| store.join().expect("it saw the end"));
+        Arc::try_unwrap(chosen).expect("the stores are gone").into_inner().expect("no panic held it")
+    });
+    for (peer, places) in &chosen[0] {
+        assert!(places.iter().all(|place| *place == places[0]), "conversation with {peer}: {places:?}");
+    }
+    assert_eq!(chosen[0], chosen[1]);
+    let used: BTreeSet<_> = chosen[0].values().flatten().collect();
+    assert_eq!(used.len(), 2, "both have some");
 }
 
 #[test]

@@ -222,3 +222,48 @@ fn who_comes_and_goes_without_a_route_server_is_announced_to_the_next() {
     assert_eq!((gone.user_id, gone.user_status), (6, OFFLINE as u32));
     drop(stays);
 }
+
+/// The load that the presence rules are made for: 100 changes a second among 2,000 clients who are told of all of
+/// them. Counts the writes; the CPU time of the server's thread is printed for `docs/message-path.md`.
+#[test]
+#[ignore = "a measurement: run it alone, with --release and --nocapture"]
+fn two_thousand_clients_and_a_hundred_changes_a_second() {
+    const CLIENTS: u32 = 2_000;
+    const SECONDS: u64 = 10;
+    let cpu = || {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("proc").flatten();
+        let of = |name: &str| {
+            tasks
+                .map(|task| task.path())
+                .find(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name))
+        };
+        let stat = std::fs::read_to_string(of("msg").expect("the server's thread").join("schedstat")).expect("proc");
+        let ns: u64 = stat.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds");
+        std::time::Duration::from_nanos(ns)
+    };
+    let mut world = World::new();
+    let mut clients: Vec<_> = (1..=CLIENTS).map(|user| world.sign_in(user, PC)).collect();
+    for client in &clients {
+        client.stream.set_nonblocking(true).expect("an open socket");
+    }
+    let (begin, start) = (cpu(), std::time::Instant::now());
+    let mut sent = 0_u32;
+    while start.elapsed() < std::time::Duration::from_secs(SECONDS) {
+        while sent < (start.elapsed().as_millis() / 10) as u32 {
+            let status = if sent / CLIENTS % 2 == 0 { OFFLINE } else { ONLINE };
+            world.route.send(0, &stat(1 + sent % CLIENTS, status, &[1], None));
+            sent += 1;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        for client in &mut clients {
+            let _ = std::io::Read::read(&mut client.stream, &mut [0; 8192]);
+        }
+    }
+    let used = cpu() - begin;
+    let writes = world.server.metric("teamtalk_presence_writes_total");
+    println!("{sent} changes, {writes} writes in {SECONDS} s, {used:?} of CPU: {:.2} % of a core", {
+        used.as_secs_f64() * 100.0 / SECONDS as f64
+    });
+    assert!(writes <= u64::from(CLIENTS) * SECONDS, "more than one a second for each client");
+    assert!(writes >= u64::from(CLIENTS) * (SECONDS - 2));
+}

@@ -134,8 +134,8 @@ impl Wire {
     }
 
     /// The greeting of a server link.
-    fn greet(&mut self, role: u32) {
-        let hello = ImLinkHello { role: Some(role), server_id: Some("fake".into()), ..ImLinkHello::default() };
+    fn greet(&mut self, role: u32, name: &str) {
+        let hello = ImLinkHello { role: Some(role), server_id: Some(name.into()), ..ImLinkHello::default() };
         self.send(0, &hello);
     }
 }
@@ -161,9 +161,14 @@ impl Peer {
 
     /// The next link, greeted.
     pub(crate) fn accept(&self) -> Wire {
+        self.accept_as("fake")
+    }
+
+    /// The same by a server of that name.
+    pub(crate) fn accept_as(&self, name: &str) -> Wire {
         let (stream, _) = self.listener.accept().expect("a link");
         let mut wire = Wire::new(stream);
-        wire.greet(self.role);
+        wire.greet(self.role, name);
         wire
     }
 }

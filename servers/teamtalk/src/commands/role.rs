@@ -1,7 +1,12 @@
 //! `teamtalk login|msg|route|db-proxy --config FILE`: one role in its own process, by the very
 //! code that `teamtalk dev` runs it with.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use tt_common::{
@@ -10,6 +15,7 @@ use tt_common::{
     config::{self, RoleConfig},
     logging,
 };
+use tt_db_proxy::store::embedded::{Embedded, OpenError};
 
 use crate::{
     commands::say,
@@ -37,7 +43,39 @@ pub(crate) fn route(options: &Options) -> Outcome {
 }
 
 pub(crate) fn db_proxy(options: &Options) -> Outcome {
-    serve(options, tt_db_proxy::Config::bind, tt_db_proxy::spawn)
+    let config: tt_db_proxy::Config = config::load(Some(&options.config))?;
+    if !config.standby {
+        return serve(options, tt_db_proxy::Config::bind, tt_db_proxy::spawn);
+    }
+    let watch = Watch::start()?;
+    logging::init();
+    let Some(store) = stand_by(&config.data, &watch)? else { return Ok(()) };
+    // Only now: a msg server must not take the port of one that waits for one that serves.
+    let listeners = config.bind()?;
+    run(&watch, tt_db_proxy::Config::ROLE, tt_db_proxy::spawn_on(config, listeners, Arc::new(store)))
+}
+
+/// How often a db-proxy that stands by looks whether the data directory is free. The lock goes with its holder's
+/// process, however that ends.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits for the data directory; None if the end was asked for first.
+fn stand_by(data: &Path, watch: &Watch) -> Outcome<Option<Embedded>> {
+    let mut said = false;
+    loop {
+        match Embedded::open(data) {
+            Ok(store) => return Ok(Some(store)),
+            Err(OpenError::InUse { pid, .. }) => {
+                if !std::mem::replace(&mut said, true) {
+                    say(format_args!("Standing by: process {pid} serves {}.", data.display()));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if watch.stops_within(LOOK) {
+            return Ok(None);
+        }
+    }
 }
 
 fn serve<C: RoleConfig, L>(
@@ -49,12 +87,17 @@ fn serve<C: RoleConfig, L>(
     logging::init();
     let config: C = config::load(Some(&options.config))?;
     let listeners = bind(&config)?;
-    let role = spawn(config, listeners).map_err(|error| Failure::new(Kind::Other, format!("{}: {error}", C::ROLE)))?;
+    run(&watch, C::ROLE, spawn(config, listeners))
+}
+
+/// From a started role to its end.
+fn run(watch: &Watch, name: &str, role: io::Result<RoleHandle>) -> Outcome {
+    let role = role.map_err(|error| Failure::new(Kind::Other, format!("{name}: {error}")))?;
     // No order of starting is asked for: a role waits for its peers as long as it takes.
     watch.role(&role)?;
     loop {
         match watch.next() {
-            News::Ready => say(format_args!("Ready: {}. Ctrl-C stops it.", C::ROLE)),
+            News::Ready => say(format_args!("Ready: {name}. Ctrl-C stops it.")),
             News::Failed(failure) => return Err(failure),
             News::Stop => break,
         }

@@ -1,0 +1,160 @@
+//! G4: what a relay between servers loses is fetched and delivered in order.
+
+use bytes::Bytes;
+use tt_proto::im::base_define::{ContactSessionInfo, MsgInfo, MsgType};
+use tt_proto::im::buddy::{
+    ImRecentContactSessionReq, ImRecentContactSessionRsp, ImUserStatNotify, ImUsersStatReq, ImUsersStatRsp,
+};
+use tt_proto::im::message::{ImGetMsgByIdReq, ImGetMsgByIdRsp, ImMsgData, ImMsgDataAck};
+use tt_proto::im::server::{ImOnlineUserInfo, ImRoleSet};
+
+use crate::support::{PC, Wire, World, text};
+
+/// A message from user 1 to user 2 as another msg server relays it.
+fn relay(msg_id: u32) -> ImMsgData {
+    ImMsgData { from_user_id: 1, msg_id, create_time: now(), ..text(2, &format!("text {msg_id}")) }
+}
+
+fn now() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    since.as_secs() as u32
+}
+
+/// The store's answer to a question for messages between users 1 and 2.
+fn answer(db: &mut Wire, create_time: u32) -> Vec<u32> {
+    let (seq, query) = db.expect::<ImGetMsgByIdReq>();
+    let mut ids = query.msg_id_list.clone();
+    ids.sort_unstable();
+    let row = |id: &u32| MsgInfo {
+        msg_id: *id,
+        from_session_id: 1,
+        create_time,
+        msg_type: MsgType::MsgTypeSingleText.into(),
+        msg_data: Bytes::from(format!("text {id}")),
+    };
+    let answer = ImGetMsgByIdRsp {
+        user_id: query.user_id,
+        session_type: query.session_type,
+        session_id: query.session_id,
+        msg_list: ids.iter().rev().map(row).collect(),
+        attach_data: query.attach_data,
+    };
+    db.send(seq, &answer);
+    ids
+}
+
+fn hears(client: &mut Wire, msg_id: u32) {
+    let (seq, message) = client.expect::<ImMsgData>();
+    assert_eq!((seq, message.msg_id, message.from_user_id, message.to_session_id), (0, msg_id, 1, 2));
+    assert_eq!(message.msg_data, format!("text {msg_id}").as_bytes());
+}
+
+#[test]
+fn g4_missing_messages_are_fetched_and_come_in_order() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    world.route.send(0, &relay(5));
+    hears(&mut client, 5);
+    // 6 and 7 were lost; 8 and 9 wait for them.
+    world.route.send(0, &relay(8));
+    world.route.send(0, &relay(9));
+    assert_eq!(answer(&mut world.db, now()), [6, 7]);
+    for id in 6..=9 {
+        hears(&mut client, id);
+    }
+    // The lost ones after all: everybody has them.
+    world.route.send(0, &relay(7));
+    client.expect_nothing();
+    assert_eq!(world.server.metric("teamtalk_messages_recovered_total"), 2);
+}
+
+#[test]
+fn g4_messages_that_only_come_in_another_order_are_not_fetched() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    for id in [1, 3, 2, 4] {
+        world.route.send(0, &relay(id));
+    }
+    for id in 1..=4 {
+        hears(&mut client, id);
+    }
+    world.expect_nothing_at_the_store(&mut client);
+    assert_eq!(world.server.metric("teamtalk_gaps_total"), 1);
+}
+
+#[test]
+fn g4_what_the_store_does_not_have_holds_nothing_up() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    world.route.send(0, &relay(1));
+    hears(&mut client, 1);
+    world.route.send(0, &relay(4));
+    let (seq, query) = world.db.expect::<ImGetMsgByIdReq>();
+    let empty = ImGetMsgByIdRsp { attach_data: query.attach_data, session_type: 1, ..ImGetMsgByIdRsp::default() };
+    world.db.send(seq, &empty);
+    hears(&mut client, 4);
+}
+
+#[test]
+fn g4_a_device_that_came_later_is_not_told_old_news() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    world.route.send(0, &relay(1));
+    hears(&mut client, 1);
+    world.route.send(0, &relay(3));
+    assert_eq!(answer(&mut world.db, now() - 60), [2], "sent a minute before the sign-in");
+    hears(&mut client, 3);
+}
+
+#[test]
+fn g4_after_a_route_link_has_returned_recent_sessions_are_looked_through() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    world.route.send(0, &relay(5));
+    hears(&mut client, 5);
+    world.route.stream.shutdown(std::net::Shutdown::Both).expect("an open link");
+    world.route = world.peers.route.accept();
+    world.route.expect::<ImRoleSet>();
+    world.route.expect::<ImOnlineUserInfo>();
+    // Nothing is looked for before the route server has noted who is here.
+    let (seq, fence) = world.route.expect::<ImUsersStatReq>();
+    world.expect_nothing_at_the_store(&mut client);
+    world.route.send(seq, &ImUsersStatRsp { attach_data: fence.attach_data, ..ImUsersStatRsp::default() });
+    let (seq, query) = world.db.expect::<ImRecentContactSessionReq>();
+    assert_eq!(query.user_id, 2);
+    assert!(query.latest_update_time < now(), "from before the loss on");
+    let session = |session_id, latest_msg_id| ContactSessionInfo {
+        session_id,
+        session_type: 1,
+        updated_time: now(),
+        latest_msg_id,
+        latest_msg_type: MsgType::MsgTypeSingleText.into(),
+        ..ContactSessionInfo::default()
+    };
+    let sessions = ImRecentContactSessionRsp {
+        user_id: 2,
+        contact_session_list: vec![session(1, 7)],
+        attach_data: query.attach_data,
+    };
+    world.db.send(seq, &sessions);
+    assert_eq!(answer(&mut world.db, now()), [6, 7]);
+    hears(&mut client, 6);
+    hears(&mut client, 7);
+    client.expect_nothing();
+}
+
+#[test]
+fn g4_a_new_master_gets_what_the_dead_one_may_not_have_passed_on() {
+    let mut world = World::new();
+    let mut client = world.sign_in(1, PC);
+    client.send(7, &text(2, "text 1"));
+    world.store(1);
+    assert_eq!(client.expect::<ImMsgDataAck>().1.msg_id, 1);
+    hears(&mut world.route, 1);
+    world.route.stream.shutdown(std::net::Shutdown::Both).expect("an open link");
+    world.route = world.peers.route.accept();
+    world.route.expect::<ImRoleSet>();
+    hears(&mut world.route, 1);
+    world.route.expect::<ImOnlineUserInfo>();
+    world.route.send(0, &ImUserStatNotify::default());
+}

@@ -1,0 +1,334 @@
+//! Several servers of each kind, each a process of its own: two login, two route, three msg and two db-proxy
+//! servers, of which one db-proxy stands by. Started in the least helpful order, and killed.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Mutex, thread};
+
+use tt_proto::im::{
+    base_define::UserStat,
+    buddy, login, message,
+    server::{ImMsgServInfo, ImOnlineUserInfo},
+};
+use tt_tests::{
+    Account, Class, Client, Home, PATIENCE, Server, binaries, command, eventually, http_get, pack, run_with_input,
+};
+
+use crate::roles::{free_address, launch_as, text};
+
+/// How the servers of a fleet find each other.
+struct Addresses {
+    login_http: [SocketAddr; 2],
+    login_msg: [SocketAddr; 2],
+    route: [SocketAddr; 2],
+    db: [SocketAddr; 2],
+    msg: [SocketAddr; 3],
+}
+
+/// The processes, by name.
+struct Fleet {
+    home: Home,
+    at: Addresses,
+    servers: Mutex<BTreeMap<String, Server>>,
+    people: Vec<Account>,
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    format!("{:?}", addresses.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+impl Fleet {
+    /// All of it, msg servers first; everybody in `names` has an account.
+    fn start(names: &[&str]) -> Self {
+        let any = |()| free_address();
+        let at = Addresses {
+            login_http: [(); 2].map(any),
+            login_msg: [(); 2].map(any),
+            route: [(); 2].map(any),
+            db: [(); 2].map(any),
+            msg: [(); 3].map(any),
+        };
+        let mut fleet = Self { home: Home::new(), at, servers: Mutex::default(), people: Vec::new() };
+        fs::create_dir(fleet.home.data()).expect("a temporary directory");
+        for place in 0..3 {
+            fleet.launch("msg", place);
+        }
+        fleet.launch("route", 1);
+        fleet.launch("login", 0);
+        fleet.launch("db-proxy", 0);
+        fleet.wait_line("db-proxy-0", "Ready");
+        fleet.launch("db-proxy", 1);
+        fleet.wait_line("db-proxy-1", "Standing by");
+        fleet.launch("login", 1);
+        fleet.launch("route", 0);
+        fleet.people = names.iter().map(|name| fleet.add(name)).collect();
+        for place in 0..3 {
+            fleet.wait_line(&format!("msg-{place}"), "Ready");
+            // Ready means one link of each kind; these tests want all of them.
+            let metrics = fleet.home.path(&format!("msg-{place}.metrics"));
+            let metrics: SocketAddr = fs::read_to_string(metrics).expect("written").parse().expect("an address");
+            for line in [r#"links{peer="route"} 2"#, r#"links{peer="login"} 2"#, r#"links{peer="db-proxy"} 2"#] {
+                eventually(line, || http_get(metrics, "/metrics").contains(line));
+            }
+        }
+        fleet
+    }
+
+    fn launch(&self, role: &str, place: usize) {
+        let at = &self.at;
+        let name = format!("{role}-{place}");
+        let metrics = free_address();
+        fs::write(self.home.path(&format!("{name}.metrics")), metrics.to_string()).expect("written");
+        let mut changes = vec![("server_id", format!("{name:?}")), ("metrics_listen", text(metrics))];
+        match role {
+            "login" => changes.extend([
+                ("http_listen", text(at.login_http[place])),
+                ("client_listen", text(free_address())),
+                ("msg_listen", text(at.login_msg[place])),
+            ]),
+            "route" => changes.push(("listen", text(at.route[place]))),
+            "db-proxy" => changes.extend([
+                ("listen", text(at.db[place])),
+                ("data", format!("\"{}\"", self.home.data().display())),
+                ("standby", (place > 0).to_string()),
+            ]),
+            _ => {
+                // Each lists its peers in another order.
+                let turned = |addresses: &[SocketAddr]| {
+                    let mut addresses = addresses.to_vec();
+                    addresses.rotate_left(place % 2);
+                    list(&addresses)
+                };
+                changes.extend([
+                    ("listen", text(at.msg[place])),
+                    ("login_servers", turned(&at.login_msg)),
+                    ("route_servers", turned(&at.route)),
+                    ("db_proxies", turned(&at.db)),
+                    ("presence_ms", "50".to_owned()),
+                ]);
+            }
+        }
+        let server = launch_as(&self.home, role, &name, &changes);
+        self.servers.lock().expect("no test panics with it").insert(name, server);
+    }
+
+    fn wait_line(&self, name: &str, line: &str) {
+        self.servers.lock().expect("as above").get_mut(name).expect("it runs").wait_line(line);
+    }
+
+    fn kill(&self, name: &str) {
+        let server = self.servers.lock().expect("as above").remove(name).expect("it runs");
+        server.kill_9();
+    }
+
+    fn add(&self, name: &str) -> Account {
+        let file = self.home.path("db-proxy-0.toml");
+        let arguments = ["user", "add", name, "--config", file.to_str().expect("UTF-8")];
+        let exit = run_with_input(&binaries().teamtalk, &arguments, "password\n");
+        assert_eq!(exit.code, Some(0), "{exit:?}");
+        let id = exit.stdout.trim_end().rsplit('#').next().and_then(|id| id.parse().ok());
+        Account { name: name.to_owned(), password: "password".to_owned(), id: id.expect("its id is printed") }
+    }
+
+    /// That person, signed in at the msg server in that place.
+    fn sign_in(&self, person: usize, place: usize, class: Class) -> Client {
+        Client::sign_in(self.at.msg[place], &self.people[person], class)
+    }
+
+    /// Connections that a login server counts on all msg servers.
+    fn connections(&self, login: usize) -> u64 {
+        let metrics = fs::read_to_string(self.home.path(&format!("login-{login}.metrics"))).expect("written");
+        let page = http_get(metrics.parse().expect("an address"), "/metrics");
+        let line = page.lines().find_map(|line| line.strip_prefix("teamtalk_connections "));
+        line.expect("it is published").parse().expect("a number")
+    }
+}
+
+/// Whether `watcher` sees `user` online.
+fn is_online(watcher: &mut Client, user: u32) -> bool {
+    let request = buddy::ImUsersStatReq { user_id: watcher.user_id, user_id_list: vec![user], ..Default::default() };
+    let answer: buddy::ImUsersStatRsp =
+        watcher.request(command::USERS_STATUS_REQUEST, &request, command::USERS_STATUS_RESPONSE);
+    answer.user_stat_list == [UserStat { user_id: user, status: 1, ..UserStat::default() }]
+}
+
+/// The statuses of `user` among what arrived unasked.
+fn statuses(client: &mut Client, user: u32) -> Vec<i32> {
+    let arrived = client.drain();
+    let notices = arrived.iter().filter(|pdu| pdu.command == command::STATUS_NOTIFY);
+    let stats = notices.map(|pdu| pdu.decode::<buddy::ImUserStatNotify>().user_stat);
+    stats.filter(|stat| stat.user_id == user).map(|stat| stat.status).collect()
+}
+
+#[test]
+fn a_fleet_started_in_any_order_talks_across_all_its_servers() {
+    let fleet = Fleet::start(&["ann", "ben"]);
+    let [ann, ben] = [0, 1].map(|person| fleet.people[person].id);
+    let mut ann_pc = fleet.sign_in(0, 0, Class::Pc);
+    let mut ben_pc = fleet.sign_in(1, 1, Class::Pc);
+    let mut ben_phone = fleet.sign_in(1, 2, Class::Mobile);
+    eventually("all of it is counted", || [0, 1].iter().all(|login| fleet.connections(*login) == 3));
+    // Twenty at once, both ways: every device has them once and in the order of the ids.
+    for n in 0..20 {
+        ann_pc.post(ben, &format!("ann {n}"));
+        ben_pc.post(ann, &format!("ben {n}"));
+    }
+    let heard: Vec<_> = (0..40).map(|_| ben_phone.hear()).collect();
+    assert_eq!(heard.iter().map(|message| message.id).collect::<Vec<_>>(), (1..=40).collect::<Vec<_>>());
+    for (from, name) in [(ann, "ann"), (ben, "ben")] {
+        let texts: Vec<_> = heard.iter().filter(|m| m.from == from).map(|m| m.text.clone()).collect();
+        assert_eq!(texts, (0..20).map(|n| format!("{name} {n}")).collect::<Vec<_>>(), "in sending order");
+    }
+    let to_ann: Vec<_> = (0..20).map(|_| ann_pc.hear()).collect();
+    assert!(to_ann.windows(2).all(|pair| pair[0].id < pair[1].id), "{to_ann:?}");
+    let mut stored = ann_pc.history(ben);
+    stored.reverse();
+    assert_eq!(stored, heard);
+    // With two route servers everybody hears once that somebody comes and goes.
+    statuses(&mut ann_pc, ben);
+    drop(ben_pc);
+    ann_pc.wait_for("ben's leaving", |pdu| pdu.command == command::STATUS_NOTIFY);
+    let ben_pc = fleet.sign_in(1, 0, Class::Pc);
+    ann_pc.wait_for("ben's coming", |pdu| pdu.command == command::STATUS_NOTIFY);
+    // A fence behind which both route servers have said what they have to say: a second person's coming.
+    let mut again = fleet.sign_in(0, 1, Class::Mobile);
+    assert!(is_online(&mut again, ben));
+    assert_eq!(statuses(&mut ann_pc, ben), [] as [i32; 0], "nothing twice");
+    drop(ben_pc);
+    eventually("the counters go down again", || [0, 1].iter().all(|login| fleet.connections(*login) == 3));
+}
+
+#[test]
+fn a_user_has_one_pc_and_one_phone_in_the_whole_fleet() {
+    let fleet = Fleet::start(&["ann"]);
+    let mut pc = fleet.sign_in(0, 0, Class::Pc);
+    let mut phone = fleet.sign_in(0, 1, Class::Mobile);
+    let second = fleet.sign_in(0, 2, Class::Pc);
+    let kick: login::ImKickUser = pc.notice(command::KICK_USER);
+    assert_eq!(kick.kick_reason, 1);
+    pc.wait_closed(PATIENCE);
+    phone.drain();
+    // Three sign-ins at the same moment on three servers, over and over: one is left each time.
+    drop(second);
+    let fleet = &fleet;
+    for round in 0..5 {
+        let clients: Vec<Client> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..3).map(|place| scope.spawn(move || fleet.sign_in(0, place, Class::Pc))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("signed in")).collect()
+        });
+        // A kicked one is closed within the grace time, and the counters say when all are gone.
+        eventually("one PC and the phone are left", || fleet.connections(0) == 2);
+        let alive = clients.into_iter().filter_map(|mut client| {
+            let seq = client.seq();
+            let alive = client.write(&pack(command::HEARTBEAT, seq, &[])).is_ok();
+            let echoed = alive && {
+                let mut echoed = false;
+                while let Ok(pdu) = client.next(PATIENCE) {
+                    echoed |= pdu.command == command::HEARTBEAT;
+                    if echoed {
+                        break;
+                    }
+                }
+                echoed
+            };
+            echoed.then_some(client)
+        });
+        assert_eq!(alive.count(), 1, "round {round}");
+        eventually("the phone is left", || fleet.connections(0) == 1);
+    }
+    assert!(phone.drain().iter().all(|pdu| pdu.command != command::KICK_USER), "a phone is no rival of a PC");
+}
+
+#[test]
+fn a_killed_msg_server_takes_its_users_offline_and_a_killed_route_server_nobody() {
+    let fleet = Fleet::start(&["ann", "ben", "cid"]);
+    let [ann, ben, cid] = [0, 1, 2].map(|person| fleet.people[person].id);
+    let mut ann_pc = fleet.sign_in(0, 0, Class::Pc);
+    let mut ben_pc = fleet.sign_in(1, 1, Class::Pc);
+    let _cid_pc = fleet.sign_in(2, 2, Class::Pc);
+    eventually("ann sees cid", || is_online(&mut ann_pc, cid));
+    statuses(&mut ann_pc, cid);
+    fleet.kill("msg-2");
+    let gone = ann_pc.wait_for("cid's end", |pdu| pdu.command == command::STATUS_NOTIFY);
+    let gone = gone.decode::<buddy::ImUserStatNotify>().user_stat;
+    assert_eq!((gone.user_id, gone.status), (cid, 2));
+    assert!(!is_online(&mut ann_pc, cid) && is_online(&mut ann_pc, ben));
+    eventually("its load is forgotten", || [0, 1].iter().all(|login| fleet.connections(*login) == 2));
+
+    // Messages keep coming while each of the route servers in turn dies and returns.
+    let mut next = 1;
+    for route in ["route-0", "route-1"] {
+        fleet.kill(route);
+        for _ in 0..10 {
+            assert_eq!(ann_pc.say(ben, "over the other one"), next);
+            next += 1;
+        }
+        fleet.launch("route", usize::from(route == "route-1"));
+        fleet.wait_line(route, "Ready");
+        for _ in 0..10 {
+            assert_eq!(ann_pc.say(ben, "and back"), next);
+            next += 1;
+        }
+    }
+    let heard: Vec<_> = (1..next).map(|_| ben_pc.hear().id).collect();
+    assert_eq!(heard, (1..next).collect::<Vec<_>>(), "all of them, once, in order");
+    assert!(is_online(&mut ann_pc, ben) && is_online(&mut ben_pc, ann), "the snapshot is there again");
+}
+
+#[test]
+fn messages_outlive_the_db_proxy_that_had_them() {
+    let fleet = Fleet::start(&["ann", "ben"]);
+    let ben = fleet.people[1].id;
+    let mut ann_pc = fleet.sign_in(0, 0, Class::Pc);
+    let mut ben_pc = fleet.sign_in(1, 1, Class::Pc);
+    for n in 1..=200 {
+        ann_pc.post(ben, &format!("{n}"));
+        if n == 100 {
+            fleet.kill("db-proxy-0");
+        }
+    }
+    // The one that stood by has the directory as soon as the other is gone; what was at the dead one is repeated.
+    fleet.wait_line("db-proxy-1", "Ready");
+    for n in 1..=200 {
+        let ack = ann_pc.wait_for("an ack", |pdu| pdu.command == command::MSG_DATA_ACK);
+        assert_eq!(ack.decode::<message::ImMsgDataAck>().msg_id, n, "in order, none twice");
+        assert_eq!(ben_pc.hear().text, n.to_string());
+    }
+    let mut stored = ann_pc.history(ben);
+    stored.reverse();
+    assert_eq!(stored.iter().map(|message| message.id).collect::<Vec<_>>(), (1..=200).collect::<Vec<_>>());
+    assert!(stored.iter().all(|message| message.text == message.id.to_string()), "each once");
+}
+
+/// Once, a msg server of somebody's own making on the login server's port drew every client to itself.
+#[test]
+fn a_rogue_msg_server_draws_no_client_and_hears_nothing() {
+    let fleet = Fleet::start(&["ann"]);
+    let mine = |answer: &str| fleet.at.msg.iter().any(|at| answer.contains(&format!("\"port\" : \"{}\"", at.port())));
+    for (ports, greet) in [(&fleet.at.login_msg, false), (&fleet.at.login_msg, true), (&fleet.at.route, true)] {
+        let mut rogue = Client::connect(ports[0]);
+        if greet {
+            let hello = tt_proto::im::extension::ImLinkHello {
+                role: Some(2),
+                server_id: Some("msg-0".to_owned()),
+                nonce: Some(vec![7; 16].into()),
+                ..Default::default()
+            };
+            rogue.send(0x07f0, &hello);
+        }
+        let info = ImMsgServInfo {
+            ip1: "192.0.2.66".to_owned(),
+            ip2: "192.0.2.66".to_owned(),
+            port: 6_666,
+            max_conn_cnt: 1_000_000,
+            cur_conn_cnt: 0,
+            host_name: "rogue".to_owned(),
+        };
+        // It may be closed already.
+        let _ = rogue.write(&pack(0x0709, 0, &prost::Message::encode_to_vec(&info)));
+        let _ = rogue.write(&pack(0x0708, 0, &prost::Message::encode_to_vec(&ImOnlineUserInfo::default())));
+        rogue.wait_closed(PATIENCE);
+        let heard: Vec<u16> = rogue.drain_closed().iter().map(|pdu| pdu.command).collect();
+        assert!(heard.iter().all(|command| [0x07f0, 0x07f1].contains(command)), "{heard:#06x?}");
+        assert!(mine(&http_get(fleet.at.login_http[0], "/msg_server")));
+    }
+    fleet.sign_in(0, 0, Class::Pc);
+}
