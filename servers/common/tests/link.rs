@@ -176,7 +176,7 @@ fn both_sides_greet_and_know_each_other() {
     let mut peer = RawPeer::connect(rig.addr);
     peer.send_hello(LinkRole::Msg);
     rig.up(1);
-    let hello: tt_proto::im::extension::ImLinkHello = peer.next_any().parse().decode().expect("a greeting");
+    let hello: ImLinkHello = peer.next_any().parse().decode().expect("a greeting");
     assert_eq!(hello.role, Some(LinkRole::Route as u32));
     assert_eq!(hello.server_id.as_deref(), Some("route-1"));
     assert_eq!(hello.nonce.map(|nonce| nonce.len()), Some(16));
@@ -596,12 +596,15 @@ fn a_peer_that_proves_nothing_is_never_up() {
     }
     // One that says nothing has two seconds; one that sends much has none.
     let mut silent = RawPeer::connect(rig.addr);
-    rig.accept_one();
+    let stream = silent.stream.try_clone().expect("a socket can be shared");
+    stream.set_nonblocking(true).expect("a socket option");
+    rig.until("its greeting", |_| stream.peek(&mut [0]).is_ok());
+    stream.set_nonblocking(false).expect("a socket option");
     rig.pass(Duration::from_secs(2));
-    silent.wait_closed();
+    let handle = std::thread::spawn(move || silent.wait_closed());
+    rig.until("the silent peer is refused", |_| handle.is_finished());
     let mut long = RawPeer::connect(rig.addr);
     long.write(&pdu::encode_raw(Command::LinkHello.id(), 0, &vec![0; 5_000]));
-    rig.accept_one();
     let handle = std::thread::spawn(move || long.wait_closed());
     rig.until("the long greeting is refused", |_| handle.is_finished());
     assert!(rig.world.links.is_empty() && rig.world.pdus.is_empty());

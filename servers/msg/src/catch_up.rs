@@ -28,6 +28,9 @@ use crate::state::Server;
 /// Delivers a message that waited.
 type Deliver = Box<dyn FnOnce(&mut Server, &mut Context<Server>)>;
 
+/// Goes on with what was fetched.
+type Fetched = Box<dyn FnOnce(&mut Server, &mut Context<Server>, Vec<ImMsgData>)>;
+
 /// What is missing and who waits for it.
 #[derive(Default)]
 pub(crate) struct CatchUp {
@@ -45,6 +48,9 @@ pub(crate) struct CatchUp {
 struct Hold {
     place: Place,
     missing: BTreeSet<u32>,
+    /// Lower ids of a conversation of which nothing was remembered: they may be on their way or delivered long
+    /// ago. They are waited for and not fetched.
+    unsure: BTreeSet<u32>,
     waiting: BTreeMap<u32, Deliver>,
 }
 
@@ -56,6 +62,8 @@ struct Place {
     kind: SessionType,
 }
 
+/// Ids before the first one that are waited for where nothing is remembered.
+const MAX_UNSURE: u32 = 16;
 /// How long a missing message may still come by itself: two servers that store messages of one conversation at
 /// the same moment relay them in any order.
 const GRACE: Duration = Duration::from_millis(30);
@@ -81,18 +89,22 @@ impl CatchUp {
     }
 }
 
-/// Delivers a message when those with lower ids are delivered. `gap`: the ids before it that have not been here.
+/// Delivers a message when those with lower ids are delivered. `gap`: the ids before it that have not been here;
+/// `first`: nothing is remembered of the conversation.
 pub(crate) fn in_order(
     server: &mut Server,
     cx: &mut Context<Server>,
     conversation: Conversation,
     message: &ImMsgData,
     gap: Range<u32>,
+    first: bool,
     deliver: impl FnOnce(&mut Server, &mut Context<Server>) + 'static,
 ) {
+    let id = message.msg_id;
+    let unsure = if first { id.saturating_sub(MAX_UNSURE).max(1)..id } else { id..id };
     let holds = &mut server.catch_up.holds;
     if !holds.contains_key(&conversation) {
-        if gap.is_empty() || holds.len() >= MAX_HOLDS {
+        if (gap.is_empty() && unsure.is_empty()) || holds.len() >= MAX_HOLDS {
             deliver(server, cx);
             return;
         }
@@ -101,16 +113,21 @@ pub(crate) fn in_order(
             Conversation::Group(_) => SessionType::SessionTypeGroup,
         };
         let place = Place { user: message.from_user_id, session: message.to_session_id, kind };
-        holds.insert(conversation, Hold { place, missing: BTreeSet::new(), waiting: BTreeMap::new() });
-        server.metrics.gaps.inc();
+        let hold = Hold { place, missing: BTreeSet::new(), unsure: unsure.collect(), waiting: BTreeMap::new() };
+        holds.insert(conversation, hold);
+        if !gap.is_empty() {
+            server.metrics.gaps.inc();
+        }
         cx.after(GRACE, move |server: &mut Server, cx| fill(server, cx, conversation));
     }
     let Some(hold) = holds.get_mut(&conversation) else { return };
-    hold.missing.remove(&message.msg_id);
+    hold.missing.remove(&id);
+    hold.unsure.remove(&id);
     hold.missing.extend(gap.rev().take(MAX_FETCH));
-    hold.waiting.insert(message.msg_id, Box::new(deliver));
+    hold.waiting.insert(id, Box::new(deliver));
     if hold.waiting.len() > MAX_WAITING {
         hold.missing.clear();
+        hold.unsure.clear();
     }
     release(server, cx, conversation);
 }
@@ -122,7 +139,9 @@ fn release(server: &mut Server, cx: &mut Context<Server>, conversation: Conversa
             server.catch_up.holds.remove(&conversation);
             return;
         };
-        if hold.missing.first().is_some_and(|missing| missing < entry.key()) {
+        if hold.missing.first().is_some_and(|missing| missing < entry.key())
+            || hold.unsure.first().is_some_and(|unsure| unsure < entry.key())
+        {
             return;
         }
         let deliver = entry.remove();
@@ -133,6 +152,11 @@ fn release(server: &mut Server, cx: &mut Context<Server>, conversation: Conversa
 /// Fetches what has not come by itself.
 fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversation) {
     let Some(hold) = server.catch_up.holds.get_mut(&conversation) else { return };
+    hold.unsure.clear();
+    if hold.missing.is_empty() {
+        release(server, cx, conversation);
+        return;
+    }
     let ids: Vec<u32> = hold.missing.iter().rev().take(MAX_FETCH).copied().collect();
     let place = hold.place;
     fetch(server, cx, conversation, place, ids, TRIES, move |server, cx, found| {
@@ -162,13 +186,12 @@ fn fetch(
     tries: u32,
     then: impl FnOnce(&mut Server, &mut Context<Server>, Vec<ImMsgData>) + 'static,
 ) {
-    let again = move |server: &mut Server, cx: &mut Context<Server>, ids: Vec<u32>, then| {
+    let again = move |server: &mut Server, cx: &mut Context<Server>, ids: Vec<u32>, then: Fetched| {
         if tries == 0 {
             server.metrics.gaps_unfilled.inc_by(ids.len() as u64);
             if let Some(unsaid) = server.noise.allow(cx.now()) {
                 log::warn!("{} lost messages of {conversation:?} could not be fetched{unsaid}", ids.len());
             }
-            let then: Box<dyn FnOnce(&mut Server, &mut Context<Server>, Vec<ImMsgData>)> = then;
             then(server, cx, Vec::new());
         } else {
             cx.after(AGAIN, move |server: &mut Server, cx| {
@@ -176,7 +199,7 @@ fn fetch(
             });
         }
     };
-    let then: Box<dyn FnOnce(&mut Server, &mut Context<Server>, Vec<ImMsgData>)> = Box::new(then);
+    let then: Fetched = Box::new(then);
     if ids.is_empty() {
         then(server, cx, Vec::new());
         return;

@@ -84,16 +84,17 @@ fn start(
     Ok(server)
 }
 
-/// First and largest wait between two dials of a db-proxy.
-const DB_REDIAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
+/// First and largest wait between two dials of a route server or a db-proxy.
+const QUICK_REDIAL: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
 /// Dials every configured peer. The links live as long as the server.
 fn dial(server: &mut Server, cx: &mut Context<Server>, options: &LinkOptions) {
     let mut dial = |role, address: SocketAddr, handler: Box<dyn LinkHandler<Server>>| {
         let mut options = options.clone();
-        if role == LinkRole::DbProxy {
-            // One that stands by begins to listen when another has ended, and messages wait for it.
-            options.redial = DB_REDIAL;
+        if role != LinkRole::Login {
+            // Messages wait for them: for a db-proxy that stood by and has just begun to listen, for a route
+            // server that was restarted.
+            options.redial = QUICK_REDIAL;
         }
         Link::dial(cx, role, address, options, handler)
     };

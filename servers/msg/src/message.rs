@@ -47,6 +47,8 @@ pub(crate) struct Outgoing {
     until: Instant,
     /// Whether the store may have it.
     sent: bool,
+    /// The order in which messages came: a closing link fails what it refused before what it had taken.
+    number: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -93,16 +95,23 @@ impl Origin {
 pub(crate) struct MessageIds {
     start: u64,
     last: u64,
+    accepted: u64,
 }
 
 impl MessageIds {
     pub(crate) fn new() -> Self {
-        Self { start: rand::random(), last: 0 }
+        Self { start: rand::random(), last: 0, accepted: 0 }
     }
 
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
+    }
+
+    /// The place of the next message among all.
+    fn accepted(&mut self) -> u64 {
+        self.accepted += 1;
+        self.accepted
     }
 
     fn text(&self, number: u64) -> String {
@@ -134,8 +143,9 @@ pub(crate) fn send(request: &mut Request<'_>) {
         let number = request.member.sent().number(now, seq, origin.to, &message.msg_data, || ids.next());
         message.client_msg_id = Some(ids.text(number));
     }
+    let number = request.server.message_ids.accepted();
     let until = request.cx.now() + request.server.config.timeouts.call();
-    forward(request.server, request.cx, Outgoing { message, origin, until, sent: false });
+    forward(request.server, request.cx, Outgoing { message, origin, until, sent: false, number });
 }
 
 /// Whether this server takes the message. Group messages come later.
@@ -187,7 +197,8 @@ fn forward(server: &mut Server, cx: &mut Context<Server>, outgoing: Outgoing) {
 
 /// Gives messages that waited their turn again, in order; without any db link they
 /// wait on, each until its time is up.
-fn resume(server: &mut Server, cx: &mut Context<Server>, conversation: Conversation, waiting: VecDeque<Outgoing>) {
+fn resume(server: &mut Server, cx: &mut Context<Server>, conversation: Conversation, mut waiting: VecDeque<Outgoing>) {
+    waiting.make_contiguous().sort_by_key(|outgoing| outgoing.number);
     if server.peers.db.is_open() {
         for outgoing in waiting {
             forward(server, cx, outgoing);
@@ -248,9 +259,10 @@ fn stored(server: &mut Server, cx: &mut Context<Server>, origin: &Origin, mut me
     message.to_session_id = origin.to;
     let conversation = origin.conversation();
     let gap = server.delivered.gap(conversation, message.msg_id);
+    let first = server.delivered.newest(conversation).is_none() && message.msg_id > 1;
     let Some(pdu) = copy(server, &mut message) else { return };
     server.relay(&pdu);
-    hand_out(server, cx, conversation, gap, message, pdu, Some(origin.conn.id()));
+    hand_out(server, cx, conversation, (gap, first), message, pdu, Some(origin.conn.id()));
 }
 
 /// 0x0301 that another msg server has stored and route has relayed.
@@ -261,26 +273,27 @@ pub(crate) fn relayed(server: &mut Server, cx: &mut Context<Server>, mut message
     }
     let conversation = Conversation::single(message.from_user_id, message.to_session_id);
     let gap = server.delivered.gap(conversation, message.msg_id);
+    let first = server.delivered.newest(conversation).is_none() && message.msg_id > 1;
     let Some(pdu) = copy(server, &mut message) else { return };
-    hand_out(server, cx, conversation, gap, message, pdu, None);
+    hand_out(server, cx, conversation, (gap, first), message, pdu, None);
 }
 
-/// Delivers a message once everything before it is delivered (G4).
+/// Delivers a message once everything before it is delivered (G3, G4).
 fn hand_out(
     server: &mut Server,
     cx: &mut Context<Server>,
     conversation: Conversation,
-    gap: Range<u32>,
+    (gap, first): (Range<u32>, bool),
     message: ImMsgData,
     pdu: Bytes,
     except: Option<Token>,
 ) {
-    if gap.is_empty() && !server.catch_up.holds(conversation) {
+    if gap.is_empty() && !first && !server.catch_up.holds(conversation) {
         deliver(server, cx, &message, &pdu, except);
         return;
     }
     let head = ImMsgData { msg_data: Bytes::new(), ..message.clone() };
-    catch_up::in_order(server, cx, conversation, &head, gap, move |server, cx| {
+    catch_up::in_order(server, cx, conversation, &head, gap, first, move |server, cx| {
         deliver(server, cx, &message, &pdu, except);
     });
 }

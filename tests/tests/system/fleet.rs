@@ -9,7 +9,7 @@ use tt_proto::im::{
     server::{ImMsgServInfo, ImOnlineUserInfo},
 };
 use tt_tests::{
-    Account, Class, Client, Home, PATIENCE, Server, binaries, command, eventually, http_get, pack, run_with_input,
+    Account, Class, Client, Home, PATIENCE, Pdu, Server, binaries, command, eventually, http_get, pack, run_with_input,
 };
 
 use crate::roles::{free_address, launch_as, text};
@@ -63,11 +63,9 @@ impl Fleet {
         for place in 0..3 {
             fleet.wait_line(&format!("msg-{place}"), "Ready");
             // Ready means one link of each kind; these tests want all of them.
-            let metrics = fleet.home.path(&format!("msg-{place}.metrics"));
-            let metrics: SocketAddr = fs::read_to_string(metrics).expect("written").parse().expect("an address");
-            for line in [r#"links{peer="route"} 2"#, r#"links{peer="login"} 2"#, r#"links{peer="db-proxy"} 2"#] {
-                eventually(line, || http_get(metrics, "/metrics").contains(line));
-            }
+            fleet.wait_links(place, "route", 2);
+            fleet.wait_links(place, "login", 2);
+            fleet.wait_links(place, "db-proxy", 2);
         }
         fleet
     }
@@ -114,6 +112,14 @@ impl Fleet {
         self.servers.lock().expect("as above").get_mut(name).expect("it runs").wait_line(line);
     }
 
+    /// Waits until a msg server has so many links to servers of a kind.
+    fn wait_links(&self, place: usize, kind: &str, count: usize) {
+        let metrics = fs::read_to_string(self.home.path(&format!("msg-{place}.metrics"))).expect("written");
+        let metrics: SocketAddr = metrics.parse().expect("an address");
+        let line = format!(r#"teamtalk_links{{peer="{kind}"}} {count}"#);
+        eventually(&line, || http_get(metrics, "/metrics").lines().any(|found| found == line));
+    }
+
     fn kill(&self, name: &str) {
         let server = self.servers.lock().expect("as above").remove(name).expect("it runs");
         server.kill_9();
@@ -150,17 +156,20 @@ fn is_online(watcher: &mut Client, user: u32) -> bool {
     answer.user_stat_list == [UserStat { user_id: user, status: 1, ..UserStat::default() }]
 }
 
-/// The statuses of `user` among what arrived unasked.
-fn statuses(client: &mut Client, user: u32) -> Vec<i32> {
-    let arrived = client.drain();
-    let notices = arrived.iter().filter(|pdu| pdu.command == command::STATUS_NOTIFY);
-    let stats = notices.map(|pdu| pdu.decode::<buddy::ImUserStatNotify>().user_stat);
-    stats.filter(|stat| stat.user_id == user).map(|stat| stat.status).collect()
+/// What a status notice says: whose, and which.
+fn told(pdu: &Pdu) -> Option<(u32, i32)> {
+    let notice = (pdu.command == command::STATUS_NOTIFY).then(|| pdu.decode::<buddy::ImUserStatNotify>());
+    notice.map(|notice| (notice.user_stat.user_id, notice.user_stat.status))
+}
+
+/// Waits until the client is told that `user` is on (1) or off (2).
+fn wait_told(client: &mut Client, user: u32, status: i32) {
+    client.wait_for("a status", |pdu| told(pdu) == Some((user, status)));
 }
 
 #[test]
 fn a_fleet_started_in_any_order_talks_across_all_its_servers() {
-    let fleet = Fleet::start(&["ann", "ben"]);
+    let fleet = Fleet::start(&["ann", "ben", "cid"]);
     let [ann, ben] = [0, 1].map(|person| fleet.people[person].id);
     let mut ann_pc = fleet.sign_in(0, 0, Class::Pc);
     let mut ben_pc = fleet.sign_in(1, 1, Class::Pc);
@@ -183,17 +192,19 @@ fn a_fleet_started_in_any_order_talks_across_all_its_servers() {
     stored.reverse();
     assert_eq!(stored, heard);
     // With two route servers everybody hears once that somebody comes and goes.
-    statuses(&mut ann_pc, ben);
+    wait_told(&mut ann_pc, ben, 1);
     drop(ben_pc);
-    ann_pc.wait_for("ben's leaving", |pdu| pdu.command == command::STATUS_NOTIFY);
+    wait_told(&mut ann_pc, ben, 2);
     let ben_pc = fleet.sign_in(1, 0, Class::Pc);
-    ann_pc.wait_for("ben's coming", |pdu| pdu.command == command::STATUS_NOTIFY);
-    // A fence behind which both route servers have said what they have to say: a second person's coming.
-    let mut again = fleet.sign_in(0, 1, Class::Mobile);
-    assert!(is_online(&mut again, ben));
-    assert_eq!(statuses(&mut ann_pc, ben), [] as [i32; 0], "nothing twice");
+    wait_told(&mut ann_pc, ben, 1);
+    // A fence behind which both route servers have said what they have to say of ben: another's coming.
+    let fence = fleet.sign_in(2, 1, Class::Pc);
+    wait_told(&mut ann_pc, fence.user_id, 1);
+    let more: Vec<_> = ann_pc.drain().iter().filter_map(told).filter(|(user, _)| *user == ben).collect();
+    assert_eq!(more, [], "nothing twice");
+    drop(fence);
     drop(ben_pc);
-    eventually("the counters go down again", || [0, 1].iter().all(|login| fleet.connections(*login) == 3));
+    eventually("the counters go down again", || [0, 1].iter().all(|login| fleet.connections(*login) == 2));
 }
 
 #[test]
@@ -244,12 +255,9 @@ fn a_killed_msg_server_takes_its_users_offline_and_a_killed_route_server_nobody(
     let mut ann_pc = fleet.sign_in(0, 0, Class::Pc);
     let mut ben_pc = fleet.sign_in(1, 1, Class::Pc);
     let _cid_pc = fleet.sign_in(2, 2, Class::Pc);
-    eventually("ann sees cid", || is_online(&mut ann_pc, cid));
-    statuses(&mut ann_pc, cid);
+    wait_told(&mut ann_pc, cid, 1);
     fleet.kill("msg-2");
-    let gone = ann_pc.wait_for("cid's end", |pdu| pdu.command == command::STATUS_NOTIFY);
-    let gone = gone.decode::<buddy::ImUserStatNotify>().user_stat;
-    assert_eq!((gone.user_id, gone.status), (cid, 2));
+    wait_told(&mut ann_pc, cid, 2);
     assert!(!is_online(&mut ann_pc, cid) && is_online(&mut ann_pc, ben));
     eventually("its load is forgotten", || [0, 1].iter().all(|login| fleet.connections(*login) == 2));
 
@@ -267,10 +275,14 @@ fn a_killed_msg_server_takes_its_users_offline_and_a_killed_route_server_nobody(
             assert_eq!(ann_pc.say(ben, "and back"), next);
             next += 1;
         }
+        for place in 0..2 {
+            fleet.wait_links(place, "route", 2);
+        }
     }
     let heard: Vec<_> = (1..next).map(|_| ben_pc.hear().id).collect();
     assert_eq!(heard, (1..next).collect::<Vec<_>>(), "all of them, once, in order");
-    assert!(is_online(&mut ann_pc, ben) && is_online(&mut ben_pc, ann), "the snapshot is there again");
+    // Their servers have dialled it again.
+    eventually("everybody is known again", || is_online(&mut ann_pc, ben) && is_online(&mut ben_pc, ann));
 }
 
 #[test]

@@ -82,6 +82,20 @@ fn g4_messages_that_only_come_in_another_order_are_not_fetched() {
     assert_eq!(world.server.metric("teamtalk_gaps_total"), 1);
 }
 
+/// Two servers store the first messages of a conversation at once: nothing is known here that would show a gap.
+#[test]
+fn g3_the_first_messages_of_a_conversation_come_in_order_too() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    for id in [3, 4, 1, 2, 5] {
+        world.route.send(0, &relay(id));
+    }
+    for id in 1..=5 {
+        hears(&mut client, id);
+    }
+    world.expect_nothing_at_the_store(&mut client);
+}
+
 #[test]
 fn g4_what_the_store_does_not_have_holds_nothing_up() {
     let mut world = World::new();

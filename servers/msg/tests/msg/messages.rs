@@ -353,7 +353,9 @@ fn g3_every_msg_server_takes_a_conversation_to_the_same_db_proxy() {
             }
         }
         drop(server);
-        stores.map(|store| store.join().expect("it saw the end"));
+        for store in stores {
+            store.join().expect("it saw the end");
+        }
         Arc::try_unwrap(chosen).expect("the stores are gone").into_inner().expect("no panic held it")
     });
     for (peer, places) in &chosen[0] {

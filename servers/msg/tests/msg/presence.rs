@@ -250,7 +250,7 @@ fn two_thousand_clients_and_a_hundred_changes_a_second() {
     let mut sent = 0_u32;
     while start.elapsed() < std::time::Duration::from_secs(SECONDS) {
         while sent < (start.elapsed().as_millis() / 10) as u32 {
-            let status = if sent / CLIENTS % 2 == 0 { OFFLINE } else { ONLINE };
+            let status = if (sent / CLIENTS).is_multiple_of(2) { OFFLINE } else { ONLINE };
             world.route.send(0, &stat(1 + sent % CLIENTS, status, &[1], None));
             sent += 1;
         }
@@ -259,7 +259,7 @@ fn two_thousand_clients_and_a_hundred_changes_a_second() {
             let _ = std::io::Read::read(&mut client.stream, &mut [0; 8192]);
         }
     }
-    let used = cpu() - begin;
+    let used = cpu().saturating_sub(begin);
     let writes = world.server.metric("teamtalk_presence_writes_total");
     println!("{sent} changes, {writes} writes in {SECONDS} s, {used:?} of CPU: {:.2} % of a core", {
         used.as_secs_f64() * 100.0 / SECONDS as f64
