@@ -235,7 +235,15 @@ fn fetch(
                 })
                 .collect();
             found.sort_unstable_by_key(|message| message.msg_id);
-            then(server, cx, found);
+            // The answer begins at the newest and ends before it outgrows a frame, which a few
+            // recordings fill: what is older than all of it is asked for again.
+            let oldest = found.first().map_or(0, |message| message.msg_id);
+            let rest: Vec<u32> = ids.into_iter().filter(|id| *id < oldest).collect();
+            let all: Fetched = Box::new(move |server, cx, mut older| {
+                older.extend(found);
+                then(server, cx, older);
+            });
+            fetch(server, cx, conversation, place, rest, tries, all);
         }
         Err(_) => again(server, cx, ids, then),
     });

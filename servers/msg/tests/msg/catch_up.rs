@@ -22,6 +22,11 @@ fn now() -> u32 {
 
 /// The store's answer to a question for messages between users 1 and 2.
 fn answer(db: &mut Wire, create_time: u32) -> Vec<u32> {
+    answer_newest(db, create_time, usize::MAX)
+}
+
+/// An answer that has room for so many.
+fn answer_newest(db: &mut Wire, create_time: u32, room: usize) -> Vec<u32> {
     let (seq, query) = db.expect::<ImGetMsgByIdReq>();
     let mut ids = query.msg_id_list.clone();
     ids.sort_unstable();
@@ -36,7 +41,7 @@ fn answer(db: &mut Wire, create_time: u32) -> Vec<u32> {
         user_id: query.user_id,
         session_type: query.session_type,
         session_id: query.session_id,
-        msg_list: ids.iter().rev().map(row).collect(),
+        msg_list: ids.iter().rev().take(room).map(row).collect(),
         attach_data: query.attach_data,
     };
     db.send(seq, &answer);
@@ -66,6 +71,23 @@ fn g4_missing_messages_are_fetched_and_come_in_order() {
     world.route.send(0, &relay(7));
     client.expect_nothing();
     assert_eq!(world.server.metric("teamtalk_messages_recovered_total"), 2);
+}
+
+/// A few recordings fill an answer; the older ones are in the next.
+#[test]
+fn g4_what_one_answer_has_no_room_for_is_asked_for_again() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    world.route.send(0, &relay(5));
+    hears(&mut client, 5);
+    world.route.send(0, &relay(9));
+    assert_eq!(answer_newest(&mut world.db, now(), 1), [6, 7, 8]);
+    assert_eq!(answer_newest(&mut world.db, now(), 1), [6, 7]);
+    assert_eq!(answer_newest(&mut world.db, now(), 1), [6]);
+    for id in 6..=9 {
+        hears(&mut client, id);
+    }
+    assert_eq!(world.server.metric("teamtalk_messages_recovered_total"), 3);
 }
 
 #[test]
