@@ -29,7 +29,8 @@ shown! {
     ImLoginRes: server_time, result_code, result_string, online_status, user_info, capabilities, token_expire;
     ImRegistReq: user_name;
     ImDeviceTokenReq: user_id, client_type, attach_data, device_id;
-    ImMsgData: from_user_id, to_session_id, msg_id, create_time, msg_type, attach_data, client_msg_id, refusal;
+    ImMsgData: from_user_id, to_session_id, msg_id, create_time, msg_type, attach_data, client_msg_id, refusal,
+        group_version;
     Imp2pCmdMsg: from_user_id, to_user_id;
     ImValidateReq: user_name, attach_data;
     // The cookie of these four holds a whole chat message.

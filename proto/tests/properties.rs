@@ -56,6 +56,7 @@ fn message() -> impl Strategy<Value = ImMsgData> {
         attach_data: cookie.map(Into::into),
         client_msg_id,
         refusal: None,
+        group_version: None,
     })
 }
 

@@ -262,11 +262,29 @@ impl Client {
         }
     }
 
+    /// A text message to a group, sent without waiting for anything.
+    pub fn post_to_group(&mut self, group: u32, text: &str) -> u16 {
+        let body = self.group_message(group, text);
+        self.send(command::MSG_DATA, &body)
+    }
+
+    fn group_message(&self, group: u32, text: &str) -> message::ImMsgData {
+        message::ImMsgData { msg_type: 17, ..self.text_message(group, text) }
+    }
+
     /// Sends a text and waits for its ack; returns the message id.
     pub fn say(&mut self, to: u32, text: &str) -> u32 {
-        let body = self.text_message(to, text);
-        let ack: message::ImMsgDataAck = self.request(command::MSG_DATA, &body, command::MSG_DATA_ACK);
-        assert_eq!((ack.user_id, ack.session_id, ack.session_type), (self.user_id, to, 1));
+        self.say_in(1, to, &self.text_message(to, text))
+    }
+
+    /// The same to a group.
+    pub fn say_to_group(&mut self, group: u32, text: &str) -> u32 {
+        self.say_in(2, group, &self.group_message(group, text))
+    }
+
+    fn say_in(&mut self, session_type: i32, to: u32, body: &message::ImMsgData) -> u32 {
+        let ack: message::ImMsgDataAck = self.request(command::MSG_DATA, body, command::MSG_DATA_ACK);
+        assert_eq!((ack.user_id, ack.session_id, ack.session_type), (self.user_id, to, session_type));
         assert_ne!(ack.msg_id, 0, "an ack never carries id 0");
         ack.msg_id
     }
@@ -291,11 +309,20 @@ impl Client {
     /// One page of history: at most `count` messages with ids up to `begin` (0: the newest),
     /// newest first.
     pub fn history_page(&mut self, with: u32, begin: u32, count: u32) -> Vec<Message> {
+        self.page(1, with, begin, count)
+    }
+
+    /// The same of a group.
+    pub fn group_history(&mut self, group: u32, begin: u32, count: u32) -> Vec<Message> {
+        self.page(2, group, begin, count)
+    }
+
+    fn page(&mut self, session_type: i32, with: u32, begin: u32, count: u32) -> Vec<Message> {
         let page: message::ImGetMsgListRsp = self.request(
             command::MSG_LIST_REQUEST,
             &message::ImGetMsgListReq {
                 user_id: self.user_id,
-                session_type: 1,
+                session_type,
                 session_id: with,
                 msg_id_begin: begin,
                 msg_cnt: count,
@@ -303,7 +330,7 @@ impl Client {
             },
             command::MSG_LIST_RESPONSE,
         );
-        assert_eq!((page.session_type, page.session_id, page.msg_id_begin), (1, with, begin));
+        assert_eq!((page.session_type, page.session_id, page.msg_id_begin), (session_type, with, begin));
         assert!(page.msg_list.len() <= count as usize);
         page.msg_list
             .iter()

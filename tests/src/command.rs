@@ -53,6 +53,18 @@ pub const LATEST_MSG_ID_RSP: u16 = 0x030c;
 pub const MSG_BY_ID_REQ: u16 = 0x030d;
 pub const MSG_BY_ID_RES: u16 = 0x030e;
 
+pub const GROUP_LIST_REQUEST: u16 = 0x0401;
+pub const GROUP_LIST_RESPONSE: u16 = 0x0402;
+pub const GROUP_INFO_REQUEST: u16 = 0x0403;
+pub const GROUP_INFO_RESPONSE: u16 = 0x0404;
+pub const GROUP_CREATE_REQUEST: u16 = 0x0405;
+pub const GROUP_CREATE_RESPONSE: u16 = 0x0406;
+pub const GROUP_CHANGE_MEMBER_REQUEST: u16 = 0x0407;
+pub const GROUP_CHANGE_MEMBER_RESPONSE: u16 = 0x0408;
+pub const GROUP_SHIELD_REQUEST: u16 = 0x0409;
+pub const GROUP_SHIELD_RESPONSE: u16 = 0x040a;
+pub const GROUP_CHANGE_MEMBER_NOTIFY: u16 = 0x040b;
+
 pub const P2P_CMD: u16 = 0x0601;
 
 pub const HEARTBEAT: u16 = 0x0701;

@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 use netlib::{Context, Reactor, ReactorConfig, Remote};
 
 use crate::request::{
-    Departments, History, KickPc, LatestMsgId, Logout, MessagesById, QuietNights, RegisterPushToken, Request, SendText,
-    SendVoice, ServerTime, Sessions, SetAvatar, SetQuietNights, SetSignature, Status, Unread, UsersById,
+    ChangeMembers, CreateGroup, Departments, FixedGroups, GroupsById, History, KickPc, LatestMsgId, Logout,
+    MessagesById, QuietNights, RegisterPushToken, Request, SendText, SendVoice, ServerTime, Sessions, SetAvatar,
+    SetQuietNights, SetSignature, ShieldGroup, Status, Unread, UsersById,
 };
-use crate::{Conversation, Department, Error, Event, Message, Options, Peer, Presence, Sent, Session, Signal, User};
+use crate::{
+    Conversation, Department, Error, Event, Group, GroupChange, Message, Options, Peer, Presence, Sent, Session,
+    Signal, User,
+};
 
 /// How many events may wait to be read. A program that lets more pile up has its session ended,
 /// because a server could fill its memory otherwise; a program that wants none drops [`Events`].
@@ -180,6 +184,50 @@ impl Client {
     /// The departments of the address book.
     pub fn departments(&self) -> Result<Vec<Department>, Error> {
         self.ask(Departments::default())
+    }
+
+    /// The groups that the user is known to be in: the fixed ones, and those that somebody has
+    /// written to. (The protocol lists no temporary group before its first message.)
+    pub fn groups(&self) -> Result<Vec<Group>, Error> {
+        let mut ids: Vec<u32> = self.ask(FixedGroups)?.into_iter().map(|(id, _)| id).collect();
+        ids.extend(self.sessions()?.into_iter().filter_map(|session| match session.peer {
+            Peer::Group(id) => Some(id),
+            Peer::User(_) => None,
+        }));
+        ids.sort_unstable();
+        ids.dedup();
+        let mut groups = Vec::with_capacity(ids.len());
+        for page in ids.chunks(GroupsById::MOST) {
+            groups.extend(self.groups_by_id(page)?);
+        }
+        groups.sort_unstable_by_key(|group| group.id);
+        Ok(groups)
+    }
+
+    /// Groups by id; unknown ones, and those that the user is not in, are left out.
+    pub fn groups_by_id(&self, ids: &[u32]) -> Result<Vec<Group>, Error> {
+        self.ask(GroupsById { groups: ids.iter().map(|id| (*id, 0)).collect() })
+    }
+
+    /// Makes a temporary group and returns its id. The user is a member only if named. Members
+    /// learn of it by the first message to it.
+    pub fn create_group(&self, name: &str, members: &[u32]) -> Result<u32, Error> {
+        self.ask(CreateGroup { name: name.to_owned(), avatar: String::new(), members: members.to_vec() })
+    }
+
+    /// Adds members to a group.
+    pub fn add_to_group(&self, group: u32, members: &[u32]) -> Result<GroupChange, Error> {
+        self.ask(ChangeMembers { group, added: true, members: members.to_vec() })
+    }
+
+    /// Removes members from a group. Removing oneself is how to leave it.
+    pub fn remove_from_group(&self, group: u32, members: &[u32]) -> Result<GroupChange, Error> {
+        self.ask(ChangeMembers { group, added: false, members: members.to_vec() })
+    }
+
+    /// Holds a group's push notifications back for this user, or lets them through again.
+    pub fn shield_group(&self, group: u32, on: bool) -> Result<(), Error> {
+        self.ask(ShieldGroup { group, on })
     }
 
     /// The server's clock, in seconds since 1970.

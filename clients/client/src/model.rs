@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use tt_proto::im::base_define as base;
 use tt_proto::im::base_define::{MsgType, SessionType, UserStatType};
+use tt_proto::im::group::ImGroupChangeMemberNotify;
 use tt_proto::im::message::ImMsgData;
 
 use crate::text;
@@ -276,4 +277,68 @@ pub struct Sent {
     pub msg_id: u32,
     /// The id under which it was sent; sending it again under the same id makes no second message.
     pub client_msg_id: String,
+}
+
+/// A group's card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Its id.
+    pub id: u32,
+    /// Counts the changes of its membership.
+    pub version: u32,
+    /// Its name.
+    pub name: String,
+    /// URL, or path relative to the picture server; may be empty.
+    pub avatar: String,
+    /// The user who made it, 0 for an operator.
+    pub creator: u32,
+    /// Only an operator or its creator changes it. The other kind, temporary ones, are changed by
+    /// their members too.
+    pub fixed: bool,
+    /// The ids of its members.
+    pub members: Vec<u32>,
+    /// Its push notifications are held back for this user.
+    pub shielded: bool,
+}
+
+impl From<base::GroupInfo> for Group {
+    fn from(info: base::GroupInfo) -> Self {
+        Self {
+            id: info.group_id,
+            version: info.version,
+            name: info.group_name,
+            avatar: info.group_avatar,
+            creator: info.group_creator_id,
+            fixed: info.group_type == base::GroupType::GroupTypeNormal as i32,
+            members: info.group_member_list,
+            shielded: info.shield_status != 0,
+        }
+    }
+}
+
+/// A change of a group's membership.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupChange {
+    /// Which group.
+    pub group: u32,
+    /// Who changed it, 0 for an operator.
+    pub by: u32,
+    /// Members were added; if not, they were removed or have left.
+    pub added: bool,
+    /// Who was added or removed.
+    pub changed: Vec<u32>,
+    /// Who is in it now.
+    pub members: Vec<u32>,
+}
+
+impl From<ImGroupChangeMemberNotify> for GroupChange {
+    fn from(notice: ImGroupChangeMemberNotify) -> Self {
+        Self {
+            group: notice.group_id,
+            by: notice.user_id,
+            added: notice.change_type == base::GroupModifyType::GroupModifyTypeAdd as i32,
+            changed: notice.chg_user_id_list,
+            members: notice.cur_user_id_list,
+        }
+    }
 }

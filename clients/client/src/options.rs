@@ -5,7 +5,7 @@ use std::time::Duration;
 use tt_proto::im::base_define::ClientType;
 use tt_proto::password;
 
-use crate::{Error, Message, Peer, Presence, ServerUrl, Signal, User};
+use crate::{Error, GroupChange, Message, Peer, Presence, ServerUrl, Signal, User};
 
 /// A user may have one session of each class; signing in again with the same class ends the
 /// earlier one (spec/wire.md §7.1).
@@ -153,6 +153,8 @@ pub enum Event {
         /// Whether one is signed in.
         online: bool,
     },
+    /// The members of a group have changed. Comes to those who are in it and to those who were.
+    Group(GroupChange),
     /// Somebody came or went.
     Presence {
         /// Who.

@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use tt_proto::Body;
 use tt_proto::content::{self, Kind};
-use tt_proto::im::{buddy, login, message};
+use tt_proto::im::base_define::{GroupModifyType, GroupType, GroupVersionInfo};
+use tt_proto::im::{buddy, group, login, message};
 
-use crate::{Conversation, Department, Error, Message, Peer, Presence, Sent, User, text};
+use crate::{Conversation, Department, Error, Group, GroupChange, Message, Peer, Presence, Sent, User, text};
 
 /// Whether a request may be sent again when the connection was lost before its answer came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -401,6 +402,182 @@ impl Request for Departments {
 
     fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
         Ok(answer.dept_list.into_iter().map(Department::from).collect())
+    }
+}
+
+/// The fixed groups that the user is in.
+#[derive(Debug, Clone, Copy)]
+pub struct FixedGroups;
+
+impl Request for FixedGroups {
+    type Question = group::ImNormalGroupListReq;
+    type Answer = group::ImNormalGroupListRsp;
+    /// Their ids and versions.
+    type Output = Vec<(u32, u32)>;
+    const WHAT: &'static str = "the list of groups";
+
+    fn question(&self, me: u32) -> Self::Question {
+        group::ImNormalGroupListReq { user_id: me, ..Default::default() }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok(answer.group_version_list.into_iter().map(|row| (row.group_id, row.version)).collect())
+    }
+}
+
+/// Groups' cards by id. Left out are unknown groups, groups that the user is not in, and those
+/// whose version is not above the one given with the id.
+#[derive(Debug, Clone)]
+pub struct GroupsById {
+    /// The ids wanted, each with the version that is known already (0: none).
+    pub groups: Vec<(u32, u32)>,
+}
+
+impl GroupsById {
+    /// The most ids that one question may have.
+    pub const MOST: usize = 200;
+}
+
+impl Request for GroupsById {
+    type Question = group::ImGroupInfoListReq;
+    type Answer = group::ImGroupInfoListRsp;
+    type Output = Vec<Group>;
+    const WHAT: &'static str = "the groups";
+
+    fn question(&self, me: u32) -> Self::Question {
+        let wanted = |&(group_id, version): &(u32, u32)| GroupVersionInfo { group_id, version };
+        group::ImGroupInfoListReq {
+            user_id: me,
+            group_version_list: self.groups.iter().map(wanted).collect(),
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
+        Ok(answer.group_info_list.into_iter().map(Group::from).collect())
+    }
+}
+
+/// Makes a temporary group.
+#[derive(Debug, Clone)]
+pub struct CreateGroup {
+    /// Its name, 1 to 256 characters.
+    pub name: String,
+    /// Its picture; may be empty.
+    pub avatar: String,
+    /// Who is in it; the user too, if named.
+    pub members: Vec<u32>,
+}
+
+impl Request for CreateGroup {
+    type Question = group::ImGroupCreateReq;
+    type Answer = group::ImGroupCreateRsp;
+    /// Its id.
+    type Output = u32;
+    const WHAT: &'static str = "the new group";
+    const REPEAT: Repeat = Repeat::Never;
+
+    fn question(&self, me: u32) -> Self::Question {
+        group::ImGroupCreateReq {
+            user_id: me,
+            group_type: GroupType::GroupTypeTmp.into(),
+            group_name: self.name.clone(),
+            group_avatar: self.avatar.clone(),
+            member_id_list: self.members.clone(),
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<u32, Error> {
+        done(
+            Self::WHAT,
+            answer.result_code,
+            "the name is empty or too long, nobody of the members exists, or a limit is reached",
+        )?;
+        answer.group_id.ok_or_else(|| Error::Protocol("a new group without a number".to_owned()))
+    }
+}
+
+/// Adds members to a group or removes some.
+#[derive(Debug, Clone)]
+pub struct ChangeMembers {
+    /// Which group.
+    pub group: u32,
+    /// Add them; if not, remove them.
+    pub added: bool,
+    /// Whom.
+    pub members: Vec<u32>,
+}
+
+impl Request for ChangeMembers {
+    type Question = group::ImGroupChangeMemberReq;
+    type Answer = group::ImGroupChangeMemberRsp;
+    type Output = GroupChange;
+    const WHAT: &'static str = "the change of the group";
+    const REPEAT: Repeat = Repeat::Never;
+
+    fn question(&self, me: u32) -> Self::Question {
+        let change = if self.added { GroupModifyType::GroupModifyTypeAdd } else { GroupModifyType::GroupModifyTypeDel };
+        group::ImGroupChangeMemberReq {
+            user_id: me,
+            change_type: change.into(),
+            group_id: self.group,
+            member_id_list: self.members.clone(),
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, me: u32, answer: Self::Answer) -> Result<GroupChange, Error> {
+        let why = if self.added {
+            "you are not in it, they are in it already, or it is full"
+        } else {
+            "only its creator removes others from a group, and there must be such a group"
+        };
+        done(Self::WHAT, answer.result_code, why)?;
+        Ok(GroupChange {
+            group: self.group,
+            by: me,
+            added: self.added,
+            changed: answer.chg_user_id_list,
+            members: answer.cur_user_id_list,
+        })
+    }
+}
+
+/// Holds a group's push notifications back, or lets them through again.
+#[derive(Debug, Clone, Copy)]
+pub struct ShieldGroup {
+    /// Which group.
+    pub group: u32,
+    /// Hold them back.
+    pub on: bool,
+}
+
+impl Request for ShieldGroup {
+    type Question = group::ImGroupShieldReq;
+    type Answer = group::ImGroupShieldRsp;
+    type Output = ();
+    const WHAT: &'static str = "muting the group";
+
+    fn question(&self, me: u32) -> Self::Question {
+        group::ImGroupShieldReq {
+            user_id: me,
+            group_id: self.group,
+            shield_status: self.on.into(),
+            ..Default::default()
+        }
+    }
+
+    fn read(&self, _me: u32, answer: Self::Answer) -> Result<(), Error> {
+        done(Self::WHAT, answer.result_code, "you are not in the group")
+    }
+}
+
+/// These answers say that it failed, not why: `why` names what can be the reason.
+fn done(what: &'static str, code: u32, why: &'static str) -> Result<(), Error> {
+    match code {
+        0 => Ok(()),
+        code => Err(Error::Refused { what, code, text: why.to_owned() }),
     }
 }
 

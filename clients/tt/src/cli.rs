@@ -54,7 +54,7 @@ pub(crate) enum Command {
     /// Send one message; prints its number once the server has stored it
     #[command(after_help = COMMAND_HELP)]
     Send {
-        /// The receiver: a login name, or '#' and a user id
+        /// The receiver: a login name, '#' and a user id, or '#g' and a group's id
         who: String,
         /// The message; put -- before WHO if it begins with a dash
         text: String,
@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// Send a recording from a file as a voice message; prints its number
     #[command(after_help = COMMAND_HELP)]
     SendVoice {
-        /// The receiver: a login name, or '#' and a user id
+        /// The receiver: a login name, '#' and a user id, or '#g' and a group's id
         who: String,
         /// The recording, at most 256 KiB, in a format that the receiver's client plays
         file: PathBuf,
@@ -77,7 +77,7 @@ pub(crate) enum Command {
     /// Save the recording of a voice message into a new file
     #[command(after_help = COMMAND_HELP)]
     SaveVoice {
-        /// The other person: a login name, or '#' and a user id
+        /// The other person or the group: a login name, '#' and a user id, or '#g' and a group's id
         who: String,
         /// The message's number, as history prints it with --json
         #[arg(value_parser = clap::value_parser!(u32).range(1..))]
@@ -140,7 +140,7 @@ pub(crate) enum Command {
     /// Print the newest messages of a conversation, oldest first
     #[command(after_help = COMMAND_HELP)]
     History {
-        /// The other person: a login name, or '#' and a user id
+        /// The other person or the group: a login name, '#' and a user id, or '#g' and a group's id
         who: String,
         /// How many messages
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
@@ -159,6 +159,18 @@ pub(crate) enum Command {
     Sessions {
         #[command(flatten)]
         format: Format,
+    },
+    /// List the groups that you are in: the fixed ones, and those that were written to
+    #[command(after_help = COMMAND_HELP)]
+    Groups {
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Make a group, change its members, leave it or mute it
+    #[command(after_help = COMMAND_HELP)]
+    Group {
+        #[command(subcommand)]
+        action: GroupAction,
     },
     /// Tell whether somebody is online
     #[command(after_help = COMMAND_HELP)]
@@ -186,6 +198,78 @@ pub(crate) enum SignalKind {
 pub(crate) enum Switch {
     On,
     Off,
+}
+
+/// What is to be done with a group. GROUP is '#g' and its id.
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupAction {
+    /// Make a group of yourself and others; prints its id
+    Create {
+        /// Its name
+        name: String,
+        /// Who else is in it
+        #[arg(required = true)]
+        who: Vec<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Show a group and its members
+    Show {
+        /// The group: '#g' and its id
+        group: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Add members to a group that you are in
+    Add {
+        /// The group: '#g' and its id
+        group: String,
+        /// Whom to add
+        #[arg(required = true)]
+        who: Vec<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Remove members from a group that you have made
+    Remove {
+        /// The group: '#g' and its id
+        group: String,
+        /// Whom to remove
+        #[arg(required = true)]
+        who: Vec<String>,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Leave a group; coming back later hides what was said before
+    Leave {
+        /// The group: '#g' and its id
+        group: String,
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Hold a group's push notifications back
+    Mute {
+        /// The group: '#g' and its id
+        group: String,
+    },
+    /// Let a group's push notifications through again
+    Unmute {
+        /// The group: '#g' and its id
+        group: String,
+    },
+}
+
+impl GroupAction {
+    pub(crate) fn json(&self) -> bool {
+        match self {
+            Self::Create { format, .. }
+            | Self::Show { format, .. }
+            | Self::Add { format, .. }
+            | Self::Remove { format, .. }
+            | Self::Leave { format, .. } => format.json,
+            Self::Mute { .. } | Self::Unmute { .. } => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -219,8 +303,8 @@ fn seconds(text: &str) -> Result<std::time::Duration, String> {
 const COMMAND_HELP: &str = "JSON keys and exit statuses: tt --help";
 
 const AFTER_HELP: &str = "\
-WHO is a login name, or '#' and a user id. Quote the latter ('#2'), or the
-shell takes it for a comment.
+WHO is a login name, or '#' and a user id; where a group will do, '#g' and its
+id. Quote what begins with '#' ('#2', '#g7'), or the shell takes it for a comment.
 
 Without a command, tt opens the interactive chat:
   Tab, Shift-Tab      next, previous contact (also Ctrl-N, Ctrl-P)
@@ -228,12 +312,19 @@ Without a command, tt opens the interactive chat:
   Up, Down            lines that you typed before
   PageUp, PageDown    scroll; PageUp at the top loads older messages
   Ctrl-Q, Ctrl-C      quit
-Marks: + online, ~ away, - offline; (3) three unread messages. The last line says
-who is typing.
+Marks: + online, ~ away, - offline, * a group; (3) three unread messages. The
+last line says who is typing.
+A line that begins with a slash is a command (two slashes: a message with one):
+  /group NAME WHO...  make a group of yourself and others
+  /add WHO...         add to the open group        /members  who is in it
+  /remove WHO...      remove from it               /leave    leave it
+  /mute, /unmute      hold its push notifications back, or not
 
 listen prints what arrives while it runs, each message once. If the connection
 is lost, it connects again by itself and prints what it missed. What --notices
 adds does not count, and is not caught up.
+
+A group that was just made is on nobody's list before its first message.
 
 JSON, one object per line; times are seconds since 1970, a person is an object
 with id and name:
@@ -242,6 +333,8 @@ with id and name:
   history    the same, oldest first
   users      id, name, nick, email, phone, department, signature, presence
   sessions   peer, unread, latest_msg_id, time, text
+  groups     id, name, creator (id), fixed, members (ids), muted
+  group      create, show: as groups; add, remove, leave: as the notice below
   status     user, presence
   send-voice as send
   save-voice msg_id, seconds, bytes
@@ -249,8 +342,9 @@ with id and name:
 listen --notices prints objects with the key notice besides:
   typing, stopped, shake, signal   from, to, and for signal its data
   signature  user, text       avatar  user, url     own_pc  online
+  group      group (id), added or removed (a list of persons), by, members (ids)
 kind is text, voice or unreadable; text is null unless kind is text. presence
-is online, away or offline. In a group, to is null and group is its id; the
+is online, away or offline. To a group, to is null and group is its id; the
 peer of a group's session is an object with group, its id.
 
 Exit status:

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use tt_client::{Client, ClientClass, Message, Options, Peer, Presence, Signal};
 
-use crate::cli::{Command, Format, SignalKind};
+use crate::cli::{Command, Format, GroupAction, SignalKind};
 use crate::directory::{self, Directory};
 use crate::failure::Failure;
 use crate::listen::listen;
@@ -30,8 +30,10 @@ pub(crate) fn run(command: Command, options: Options) -> Result<(), Failure> {
         | Command::History { format: Format { json }, .. }
         | Command::Users { format: Format { json } }
         | Command::Sessions { format: Format { json } }
+        | Command::Groups { format: Format { json } }
         | Command::Status { format: Format { json }, .. } => *json,
         Command::Signal { .. } | Command::KickPc => false,
+        Command::Group { action } => action.json(),
     };
     let mut output = Output::new(io::stdout().lock(), json);
     let advice = match (&command, options.class) {
@@ -51,6 +53,8 @@ pub(crate) fn run(command: Command, options: Options) -> Result<(), Failure> {
         Command::History { who, limit, .. } => history(options, &mut output, &who, limit),
         Command::Users { .. } => users(options, &mut output),
         Command::Sessions { .. } => sessions(options, &mut output),
+        Command::Groups { .. } => groups(options, &mut output),
+        Command::Group { action } => group(options, &mut output, &action),
         Command::Status { who, .. } => status(options, &mut output, &who),
     };
     done.map_err(|failure| if failure.is_signed_out() { failure.advise(advice) } else { failure })
@@ -66,13 +70,13 @@ fn send(options: Options, output: &mut Output<impl Write>, who: &str, text: &str
     // Refused before anybody is bothered with a sign-in.
     tt_client::request::SendText::new(0, text)?;
     let client = sign_in(options)?;
-    let to = directory::find(&client, who)?;
-    if to.id == client.me().id {
+    let (to, names) = directory::find_peer(&client, who)?;
+    if to == Peer::User(client.me().id) {
         // Servers store no such message, and some do not say so.
         return Err(Failure::usage("a message to yourself cannot be sent"));
     }
-    let sent = client.send_text(to.id, text)?;
-    Ok(output.sent(&sent, client.me(), &to)?)
+    let sent = client.send_text(to, text)?;
+    Ok(output.sent(&sent, client.me(), to, &names)?)
 }
 
 /// There is no answer, so the next one says that the server has taken it.
@@ -91,13 +95,13 @@ fn signal(options: Options, who: &str, what: SignalKind) -> Result<(), Failure> 
 
 fn history(options: Options, output: &mut Output<impl Write>, who: &str, limit: u32) -> Result<(), Failure> {
     let client = sign_in(options)?;
-    let peer = directory::find(&client, who)?;
-    let names = Directory::new([client.me(), &peer]);
+    let (peer, mut names) = directory::find_peer(&client, who)?;
+    names.add([client.me()]);
     let mut messages: Vec<Message> = Vec::new();
     let mut from_msg_id = 0;
     while (messages.len() as u64) < u64::from(limit) {
         let wanted = (limit - messages.len() as u32).min(PAGE);
-        let page = client.history(peer.id, from_msg_id, wanted)?;
+        let page = client.history(peer, from_msg_id, wanted)?;
         let Some(oldest) = page.last().map(|message| message.msg_id) else { break };
         messages.extend(page);
         // Numbers begin at 1.
@@ -105,6 +109,12 @@ fn history(options: Options, output: &mut Output<impl Write>, who: &str, limit: 
             break;
         }
         from_msg_id = oldest - 1;
+    }
+    if let Peer::Group(_) = peer {
+        let mut senders: Vec<u32> = messages.iter().map(|message| message.from).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        names.add(&client.users_by_id(&senders)?);
     }
     for message in messages.iter().rev() {
         output.message(message, &names)?;
@@ -136,6 +146,53 @@ fn sessions(options: Options, output: &mut Output<impl Write>) -> Result<(), Fai
         output.session(session, unread.get(&session.peer).copied().unwrap_or(0), &names)?;
     }
     Ok(())
+}
+
+fn groups(options: Options, output: &mut Output<impl Write>) -> Result<(), Failure> {
+    let client = sign_in(options)?;
+    for group in client.groups()? {
+        output.group(&group)?;
+    }
+    Ok(())
+}
+
+fn group(options: Options, output: &mut Output<impl Write>, action: &GroupAction) -> Result<(), Failure> {
+    let client = sign_in(options)?;
+    let me = client.me().id;
+    match action {
+        GroupAction::Create { name, who, .. } => {
+            let mut members = directory::find_all(&client, who)?.ids();
+            members.push(me);
+            let id = client.create_group(name, &members)?;
+            show(&client, output, id)
+        }
+        GroupAction::Show { group, .. } => show(&client, output, directory::group_id(group)?),
+        GroupAction::Add { group, who, .. } => {
+            let (group, mut names) = (directory::group_id(group)?, directory::find_all(&client, who)?);
+            let change = client.add_to_group(group, &names.ids())?;
+            names.add([client.me()]);
+            Ok(output.group_change(&change, &names)?)
+        }
+        GroupAction::Remove { group, who, .. } => {
+            let (group, mut names) = (directory::group_id(group)?, directory::find_all(&client, who)?);
+            let change = client.remove_from_group(group, &names.ids())?;
+            names.add([client.me()]);
+            Ok(output.group_change(&change, &names)?)
+        }
+        GroupAction::Leave { group, .. } => {
+            let change = client.remove_from_group(directory::group_id(group)?, &[me])?;
+            Ok(output.group_change(&change, &Directory::new([client.me()]))?)
+        }
+        GroupAction::Mute { group } => Ok(client.shield_group(directory::group_id(group)?, true)?),
+        GroupAction::Unmute { group } => Ok(client.shield_group(directory::group_id(group)?, false)?),
+    }
+}
+
+fn show(client: &Client, output: &mut Output<impl Write>, id: u32) -> Result<(), Failure> {
+    match client.groups_by_id(&[id])?.first() {
+        Some(group) => Ok(output.group(group)?),
+        None => Err(Failure::usage(format!("you are in no group #g{id}; `tt groups` lists yours"))),
+    }
 }
 
 fn user_id(peer: Peer) -> Option<u32> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tt_client::{Client, User};
+use tt_client::{Client, Peer, User};
 
 use crate::failure::Failure;
 
@@ -45,6 +45,13 @@ impl Directory {
         self.names.contains_key(&id)
     }
 
+    /// The ids of all of them, in order.
+    pub(crate) fn ids(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.names.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     pub(crate) fn add<'a>(&mut self, users: impl IntoIterator<Item = &'a User>) {
         self.names.extend(users.into_iter().map(|user| (user.id, user.name.clone())));
     }
@@ -56,7 +63,44 @@ pub(crate) fn find(client: &Client, who: &str) -> Result<User, Failure> {
         Who::Id(id) => client.users_by_id(&[id])?.into_iter().find(|user| user.id == id),
         Who::Name(name) => client.users()?.into_iter().find(|user| user.name == name),
     };
-    found.ok_or_else(|| Failure::usage(format!("there is no user {who}; `tt users` lists everybody")))
+    found.ok_or_else(|| unknown(who))
+}
+
+/// Finds WHO at the server, where a group will do too. A group is taken by its word: whether it
+/// is there and for whom, its server says.
+pub(crate) fn find_peer(client: &Client, who: &str) -> Result<(Peer, Directory), Failure> {
+    if who.starts_with("#g") {
+        return Ok((Peer::Group(group_id(who)?), Directory::default()));
+    }
+    let user = find(client, who)?;
+    Ok((Peer::User(user.id), Directory::new([&user])))
+}
+
+/// Finds several users; each must exist.
+pub(crate) fn find_all(client: &Client, who: &[String]) -> Result<Directory, Failure> {
+    let everybody = client.users()?;
+    let mut found = Directory::default();
+    for who in who {
+        match Who::parse(who)? {
+            Who::Name(name) => match everybody.iter().find(|user| user.name == name) {
+                Some(user) => found.add([user]),
+                None => return Err(unknown(who)),
+            },
+            Who::Id(_) => found.add([&find(client, who)?]),
+        }
+    }
+    Ok(found)
+}
+
+/// The id behind `#g`.
+pub(crate) fn group_id(text: &str) -> Result<u32, Failure> {
+    text.strip_prefix("#g")
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(|| Failure::usage(format!("{text:?} is no group: after #g comes its id, such as #g7")))
+}
+
+fn unknown(who: &str) -> Failure {
+    Failure::usage(format!("there is no user {who}; `tt users` lists everybody"))
 }
 
 #[cfg(test)]
@@ -68,6 +112,7 @@ mod tests {
         assert_eq!(Who::parse("bob").unwrap(), Who::Name("bob"));
         assert_eq!(Who::parse("2").unwrap(), Who::Name("2"));
         assert_eq!(Who::parse("#2").unwrap(), Who::Id(2));
+        assert!(matches!((group_id("#g7"), group_id("#7"), group_id("#gx")), (Ok(7), Err(_), Err(_))));
         for wrong in ["#", "#bob", "#-1", "#4294967296"] {
             assert!(Who::parse(wrong).is_err(), "{wrong}");
         }

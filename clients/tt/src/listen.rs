@@ -48,7 +48,7 @@ pub(crate) fn listen(
             Some(Event::Closed(error)) => return Err(error.into()),
             Some(event) => {
                 if notices {
-                    listener.output.notice(&event, &listener.names)?;
+                    listener.noticed(&event)?;
                 }
             }
             None => {
@@ -90,15 +90,31 @@ impl<W: Write> Listener<'_, W> {
         if self.left == Some(0) {
             return Ok(());
         }
-        let unknown = [message.from, message.to].into_iter().find(|id| !self.names.knows(*id));
-        if let (Some(id), Peer::User(_)) = (unknown, message.conversation) {
-            // Somebody new. If the server does not say who, the id must do.
-            self.names.add(self.client.users_by_id(&[id]).iter().flatten());
+        match message.conversation {
+            Peer::User(_) => self.meet(&[message.from, message.to]),
+            Peer::Group(_) => self.meet(&[message.from]),
         }
         self.output.message(message, &self.names)?;
         let newest = self.newest.entry(message.conversation).or_default();
         *newest = message.msg_id.max(*newest);
         self.left = self.left.map(|left| left - 1);
+        Ok(())
+    }
+
+    /// Somebody new. If the server does not say who, the id must do.
+    fn meet(&mut self, ids: &[u32]) {
+        let unknown: Vec<u32> = ids.iter().copied().filter(|id| *id != 0 && !self.names.knows(*id)).collect();
+        if !unknown.is_empty() {
+            self.names.add(self.client.users_by_id(&unknown).iter().flatten());
+        }
+    }
+
+    /// Counts as no message.
+    fn noticed(&mut self, event: &Event) -> Result<(), Failure> {
+        if let Event::Group(change) = event {
+            self.meet(&[&[change.by], &change.changed[..]].concat());
+        }
+        self.output.notice(event, &self.names)?;
         Ok(())
     }
 

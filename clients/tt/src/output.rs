@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use tt_client::{Content, Conversation, Event, Message, Peer, Presence, Sent, Signal, User};
+use tt_client::{Content, Conversation, Event, Group, GroupChange, Message, Peer, Presence, Sent, Signal, User};
 
 use crate::directory::Directory;
 use crate::text::{content, local_time, presence, printable};
@@ -27,15 +27,42 @@ impl<W: Write> Output<W> {
     }
 
     /// A message that the server has stored.
-    pub(crate) fn sent(&mut self, sent: &Sent, from: &User, to: &User) -> io::Result<()> {
+    pub(crate) fn sent(&mut self, sent: &Sent, from: &User, to: Peer, names: &Directory) -> io::Result<()> {
         self.line(
             || sent.msg_id.to_string(),
             || {
-                json!({
+                let mut object = json!({
                     "msg_id": sent.msg_id,
                     "from": person(from.id, &from.name),
-                    "to": person(to.id, &to.name),
+                    "to": Value::Null,
                     "client_msg_id": sent.client_msg_id,
+                });
+                match to {
+                    Peer::User(id) => object["to"] = person(id, names.name(id)),
+                    Peer::Group(id) => object["group"] = id.into(),
+                }
+                object
+            },
+        )
+    }
+
+    /// A group.
+    pub(crate) fn group(&mut self, group: &Group) -> io::Result<()> {
+        self.line(
+            || {
+                let kind = if group.fixed { ", fixed" } else { "" };
+                let muted = if group.shielded { ", muted" } else { "" };
+                let members: Vec<String> = group.members.iter().map(|id| format!("#{id}")).collect();
+                format!("#g{} {}{kind}{muted}: {}", group.id, printable(&group.name, false), members.join(" "))
+            },
+            || {
+                json!({
+                    "id": group.id,
+                    "name": group.name,
+                    "creator": group.creator,
+                    "fixed": group.fixed,
+                    "members": group.members,
+                    "muted": group.shielded,
                 })
             },
         )
@@ -97,9 +124,32 @@ impl<W: Write> Output<W> {
                 || format!("* your desktop client is {}", if *online { "online" } else { "offline" }),
                 || json!({ "notice": "own_pc", "online": online }),
             )?,
+            Event::Group(change) => self.group_change(change, names)?,
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// A change of a group's members.
+    pub(crate) fn group_change(&mut self, change: &GroupChange, names: &Directory) -> io::Result<()> {
+        let (happened, place) = if change.added { ("added", "to") } else { ("removed", "from") };
+        self.line(
+            || {
+                let who: Vec<String> = change.changed.iter().map(|id| label(*id, names)).collect();
+                format!("* {happened} {place} group #g{}: {}", change.group, who.join(" "))
+            },
+            || {
+                let who: Vec<Value> = change.changed.iter().map(|id| person(*id, names.name(*id))).collect();
+                let mut object = json!({
+                    "notice": "group",
+                    "group": change.group,
+                    "by": person(change.by, names.name(change.by)),
+                    "members": change.members,
+                });
+                object[happened] = who.into();
+                object
+            },
+        )
     }
 
     /// A message, live or from history.
@@ -111,7 +161,7 @@ impl<W: Write> Output<W> {
         self.line(
             || {
                 let time = local_time(message.time, "%Y-%m-%d %H:%M:%S");
-                let to = group.map_or_else(|| label(message.to, names), |id| format!("group #{id}"));
+                let to = group.map_or_else(|| label(message.to, names), |id| format!("group #g{id}"));
                 format!("{time} {} -> {to}: {}", label(message.from, names), content(&message.content, false))
             },
             || {
@@ -167,7 +217,7 @@ impl<W: Write> Output<W> {
                 let unread = if unread == 0 { String::new() } else { format!(" ({unread} unread)") };
                 let who = match session.peer {
                     Peer::User(id) => label(id, names),
-                    Peer::Group(id) => format!("group #{id}"),
+                    Peer::Group(id) => format!("group #g{id}"),
                 };
                 format!("{time} {who}{unread}: {}", content(&session.latest, false))
             },

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use tt_client::request::SendVoice;
-use tt_client::{Content, Options};
+use tt_client::{Content, Options, Peer};
 
 use crate::commands::sign_in;
 use crate::directory;
@@ -30,12 +30,12 @@ pub(crate) fn send(
     // Refused before anybody is bothered with a sign-in.
     SendVoice::new(0, seconds, &recording)?;
     let client = sign_in(options)?;
-    let to = directory::find(&client, who)?;
-    if to.id == client.me().id {
+    let (to, names) = directory::find_peer(&client, who)?;
+    if to == Peer::User(client.me().id) {
         return Err(Failure::usage("a message to yourself cannot be sent"));
     }
-    let sent = client.send_voice(to.id, seconds, &recording)?;
-    Ok(output.sent(&sent, client.me(), &to)?)
+    let sent = client.send_voice(to, seconds, &recording)?;
+    Ok(output.sent(&sent, client.me(), to, &names)?)
 }
 
 pub(crate) fn save(
@@ -46,8 +46,8 @@ pub(crate) fn save(
     file: &Path,
 ) -> Result<(), Failure> {
     let client = sign_in(options)?;
-    let peer = directory::find(&client, who)?;
-    let found = client.messages_by_id(peer.id, &[msg_id])?.pop();
+    let (peer, _) = directory::find_peer(&client, who)?;
+    let found = client.messages_by_id(peer, &[msg_id])?.pop();
     let Some(Content::Voice { seconds, samples }) = found.map(|message| message.content) else {
         return Err(Failure::usage(format!("message {msg_id} is no voice message of this conversation")));
     };

@@ -10,11 +10,15 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use fake::{Fake, Link, card, text_message};
-use tt_proto::im::base_define::{ContactSessionInfo, MsgInfo, UserStat};
+use tt_proto::im::base_define::{ContactSessionInfo, GroupInfo, MsgInfo, UserStat};
 use tt_proto::im::buddy::{
     ImAllUserReq, ImAllUserRsp, ImChangeAvatarReq, ImChangeAvatarRsp, ImChangeSignInfoReq, ImChangeSignInfoRsp,
     ImRecentContactSessionReq, ImRecentContactSessionRsp, ImSignInfoChangedNotify, ImUsersInfoReq, ImUsersInfoRsp,
     ImUsersStatReq, ImUsersStatRsp,
+};
+use tt_proto::im::group::{
+    ImGroupChangeMemberReq, ImGroupChangeMemberRsp, ImGroupCreateReq, ImGroupCreateRsp, ImGroupInfoListReq,
+    ImGroupInfoListRsp,
 };
 use tt_proto::im::login::{
     ImKickPcClientReq, ImKickPcClientRsp, ImKickUser, ImLoginRes, ImPushShieldReq, ImPushShieldRsp,
@@ -449,4 +453,62 @@ fn only_a_mobile_client_signs_the_desktop_out() {
     let server = Fake::new();
     let output = tt(&server, &["kick-pc", "--as", "pc"]).output().unwrap();
     assert_eq!(printed(&output), (Some(2), ""));
+}
+
+fn group_card(version: u32, members: &[u32]) -> GroupInfo {
+    GroupInfo {
+        group_id: 7,
+        version,
+        group_name: "lunch".to_owned(),
+        group_type: 2,
+        group_creator_id: 1,
+        group_member_list: members.to_vec(),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_group_is_made_with_oneself_in_it_and_shown() {
+    let output = run(&["group", "create", "lunch", "bob", "--json"], |server| {
+        let mut link = server.sign_in();
+        answer_users(&mut link);
+        let (seq, asked) = link.recv::<ImGroupCreateReq>();
+        assert_eq!((asked.group_type, &asked.member_id_list[..], &asked.group_name[..]), (2, &[2, 1][..], "lunch"));
+        link.send(seq, &ImGroupCreateRsp { user_id: 1, result_code: 0, group_id: Some(7), ..Default::default() });
+        let (seq, asked) = link.recv::<ImGroupInfoListReq>();
+        assert_eq!((asked.group_version_list[0].group_id, asked.group_version_list[0].version), (7, 0));
+        link.send(seq, &ImGroupInfoListRsp { group_info_list: vec![group_card(1, &[1, 2])], ..Default::default() });
+        link.until_closed();
+    });
+    let line = "{\"id\":7,\"name\":\"lunch\",\"creator\":1,\"fixed\":false,\"members\":[1,2],\"muted\":false}\n";
+    assert_eq!(printed(&output), (Some(0), line), "{}", said(&output));
+}
+
+#[test]
+fn a_message_goes_to_a_group_by_its_number() {
+    let output = run(&["send", "#g7", "hi", "--json"], |server| {
+        let mut link = server.sign_in();
+        let (seq, sent) = link.recv::<ImMsgData>();
+        assert_eq!((sent.to_session_id, sent.msg_type), (7, 17));
+        let ack = ImMsgDataAck { user_id: 1, session_id: 7, msg_id: 3, session_type: 2, ..Default::default() };
+        link.send(seq, &ack);
+        link.until_closed();
+    });
+    let (status, line) = printed(&output);
+    assert_eq!(status, Some(0), "{}", said(&output));
+    assert!(line.contains("\"group\":7") && line.contains("\"msg_id\":3") && line.contains("\"to\":null"), "{line}");
+}
+
+#[test]
+fn a_change_that_the_server_refuses_ends_with_six_and_says_why_it_may_be() {
+    let output = run(&["group", "leave", "#g7"], |server| {
+        let mut link = server.sign_in();
+        let (seq, asked) = link.recv::<ImGroupChangeMemberReq>();
+        assert_eq!((asked.change_type, asked.group_id, &asked.member_id_list[..]), (2, 7, &[1][..]));
+        let refused = ImGroupChangeMemberRsp { change_type: 2, result_code: 1, group_id: 7, ..Default::default() };
+        link.send(seq, &refused);
+        link.until_closed();
+    });
+    assert_eq!(printed(&output), (Some(6), ""));
+    assert!(said(&output).contains("there must be such a group"), "{}", said(&output));
 }

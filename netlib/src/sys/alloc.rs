@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The system's allocator with two counters. Counts what was asked for, not what the allocator
+/// The system's allocator with counters. Counts what was asked for, not what the allocator
 /// rounds it up to.
 ///
 /// ```
@@ -21,18 +21,35 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 #[derive(Debug, Default)]
 pub struct CountingAllocator {
     bytes: AtomicUsize,
+    peak: AtomicUsize,
     allocations: AtomicU64,
 }
 
 impl CountingAllocator {
-    /// With both counters at zero.
+    /// With all counters at zero.
     pub const fn new() -> Self {
-        Self { bytes: AtomicUsize::new(0), allocations: AtomicU64::new(0) }
+        Self { bytes: AtomicUsize::new(0), peak: AtomicUsize::new(0), allocations: AtomicU64::new(0) }
     }
 
     /// Bytes in use, over all threads.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that were in use at a time, over all threads, since
+    /// [`reset_peak`](Self::reset_peak).
+    pub fn peak(&self) -> usize {
+        self.peak.load(Ordering::Relaxed)
+    }
+
+    /// Begins a new measurement of the [`peak`](Self::peak) with what is in use now.
+    pub fn reset_peak(&self) {
+        self.peak.store(self.bytes(), Ordering::Relaxed);
+    }
+
+    fn grow(&self, bytes: usize) {
+        let in_use = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(in_use, Ordering::Relaxed);
     }
 
     /// Allocations and reallocations so far, over all threads.
@@ -46,7 +63,7 @@ impl CountingAllocator {
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.allocations.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(layout.size(), Ordering::Relaxed);
+        self.grow(layout.size());
         // SAFETY: the caller keeps the trait's contract, which is the same.
         unsafe { System.alloc(layout) }
     }
@@ -59,7 +76,7 @@ unsafe impl GlobalAlloc for CountingAllocator {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         self.allocations.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(new_size, Ordering::Relaxed);
+        self.grow(new_size);
         self.bytes.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, new_size) }

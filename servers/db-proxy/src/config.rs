@@ -10,6 +10,7 @@ use tt_common::cluster::ClusterConfig;
 use tt_common::config::RoleConfig;
 
 use crate::quiet_hours::QuietHours;
+use crate::store::GroupLimits;
 
 /// The configuration of a db-proxy.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
@@ -49,6 +50,10 @@ pub struct Limits {
     pub reads: usize,
     /// Members of one transaction.
     pub batch: usize,
+    /// Members of one group.
+    pub group_members: u32,
+    /// Groups that one user may make.
+    pub groups_per_user: u32,
 }
 
 /// Times, in milliseconds.
@@ -59,6 +64,15 @@ pub struct Timeouts {
     pub request_ms: u64,
     /// How long stopping may take.
     pub drain_ms: u64,
+}
+
+/// A card lists all members, five bytes and a tag for each; a notice lists them twice.
+const MAX_GROUP_MEMBERS: u32 = 20_000;
+
+impl Limits {
+    pub(crate) fn groups(&self) -> GroupLimits {
+        GroupLimits { members: self.group_members, created: self.groups_per_user }
+    }
 }
 
 impl Timeouts {
@@ -90,7 +104,14 @@ impl Default for Config {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { writes: 16_384, write_bytes: 64 << 20, reads: 16_384, batch: 1_024 }
+        Self {
+            writes: 16_384,
+            write_bytes: 64 << 20,
+            reads: 16_384,
+            batch: 1_024,
+            group_members: 5_000,
+            groups_per_user: 1_000,
+        }
     }
 }
 
@@ -112,6 +133,8 @@ impl RoleConfig for Config {
             ("limits.write_bytes", self.limits.write_bytes == 0),
             ("limits.reads", self.limits.reads == 0),
             ("limits.batch", self.limits.batch == 0),
+            ("limits.group_members", self.limits.group_members == 0),
+            ("limits.groups_per_user", self.limits.groups_per_user == 0),
             ("timeouts.request_ms", self.timeouts.request_ms == 0),
         ] {
             if zero {
@@ -122,6 +145,11 @@ impl RoleConfig for Config {
             if hour > 23 {
                 return Err(format!("`quiet_hours.{key}` is {hour}: an hour of the day is 0 to 23"));
             }
+        }
+        if self.limits.group_members > MAX_GROUP_MEMBERS {
+            return Err(format!(
+                "`limits.group_members` is at most {MAX_GROUP_MEMBERS}, or a group's card does not fit what clients take"
+            ));
         }
         self.cluster.check()
     }

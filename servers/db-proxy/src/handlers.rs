@@ -8,6 +8,7 @@
 mod account;
 mod address_book;
 mod devices;
+mod groups;
 mod messages;
 mod sessions;
 mod sign_in;
@@ -24,7 +25,7 @@ use tt_proto::{Body, Command, cipher};
 
 use crate::lanes::{Access, Conversation};
 use crate::server::{Answer, Server};
-use crate::store::{Applied, MessageKind, Preview, Store, StoreError, Write};
+use crate::store::{Applied, MessageKind, Peer, Preview, Store, StoreError, Write};
 use crate::writer::WriteError;
 
 /// A command's handler.
@@ -51,6 +52,12 @@ fn handler(command: Command) -> Option<Handler> {
         Command::GetMsgListReq => messages::list,
         Command::GetMsgByIdReq => messages::by_id,
         Command::GetLatestMsgIdReq => messages::latest_id,
+        Command::NormalGroupListReq => groups::list,
+        Command::GroupInfoListReq => groups::info,
+        Command::GroupCreateReq => groups::create,
+        Command::GroupChangeMemberReq => groups::change,
+        Command::GroupShieldReq => groups::shield,
+        Command::GroupGetShieldReq => groups::shields,
         _ => return None,
     })
 }
@@ -148,14 +155,15 @@ impl Request<'_> {
         }
     }
 
-    /// The conversation of a single session; other kinds of session are ignored as unknown
-    /// commands are.
-    fn single(&self, session_type: i32, user: u32, peer: u32) -> Option<Conversation> {
-        if SessionType::try_from(session_type) == Ok(SessionType::SessionTypeSingle) {
-            return Some(Conversation::of(user, peer));
-        }
-        self.link.ignore(self.cx, self.pdu);
-        None
+    /// The other end of a session and their conversation; unknown kinds of session are ignored
+    /// as unknown commands are.
+    fn conversation(&self, session_type: i32, user: u32, id: u32) -> Option<(Peer, Conversation)> {
+        let Ok(kind) = SessionType::try_from(session_type) else {
+            self.link.ignore(self.cx, self.pdu);
+            return None;
+        };
+        let peer = peer(kind, id);
+        Some((peer, Conversation::of(user, peer)))
     }
 }
 
@@ -165,12 +173,27 @@ fn cut<R: Body, T: prost::Message>(answer: &R, mut items: Vec<T>) -> Vec<T> {
     items
 }
 
-fn msg_type(kind: MessageKind) -> i32 {
+/// What a user calls the other end of a conversation.
+fn session(peer: Peer) -> (SessionType, u32) {
+    match peer {
+        Peer::User(id) => (SessionType::SessionTypeSingle, id),
+        Peer::Group(id) => (SessionType::SessionTypeGroup, id),
+    }
+}
+
+fn peer(kind: SessionType, id: u32) -> Peer {
+    match kind {
+        SessionType::SessionTypeSingle => Peer::User(id),
+        SessionType::SessionTypeGroup => Peer::Group(id),
+    }
+}
+
+fn msg_type(peer: Peer, kind: MessageKind) -> i32 {
     let content = match kind {
         MessageKind::Text => Content::Text,
         MessageKind::Voice => Content::Voice,
     };
-    Kind { session: SessionType::SessionTypeSingle, content }.to_wire().into()
+    Kind { session: session(peer).0, content }.to_wire().into()
 }
 
 /// What the store keeps a message's body as.

@@ -7,6 +7,8 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use crate::store::Peer;
+
 /// What a request touches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -20,13 +22,22 @@ pub(crate) enum Access {
     Free,
 }
 
-/// The two users of a conversation, in either order.
+/// The two users of a conversation, the smaller id first, or a group and 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Conversation(u32, u32);
 
 impl Conversation {
-    pub(crate) fn of(one: u32, other: u32) -> Self {
-        Self(one.min(other), one.max(other))
+    /// The conversation that `user` has with `peer`.
+    pub(crate) fn of(user: u32, peer: Peer) -> Self {
+        match peer {
+            Peer::User(other) => Self(user.min(other), user.max(other)),
+            Peer::Group(group) => Self::group(group),
+        }
+    }
+
+    /// A group's. Group 0, which does not exist, stands for those that are being made.
+    pub(crate) fn group(group: u32) -> Self {
+        Self(group, 0)
     }
 
     /// What a user has alone: settings and devices, which are kept in order like a conversation's

@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     pub(crate) reads_waiting: Gauge,
     refused: Labelled,
     not_changed: Labelled,
+    group_refused: Labelled,
     unanswered: Labelled,
     sign_ins: Labelled,
 }
@@ -40,6 +41,7 @@ impl Metrics {
             reads_waiting: Gauge::default(),
             refused: Labelled::default(),
             not_changed: Labelled::default(),
+            group_refused: Labelled::default(),
             unanswered: Labelled::default(),
             sign_ins: Labelled::default(),
         };
@@ -54,6 +56,7 @@ impl Metrics {
         common.register("store_reads_waiting", "Queries without an answer yet", all.reads_waiting.clone());
         common.register("messages_refused", "Messages not stored, by reason", all.refused.clone());
         common.register("settings_refused", "Changes of accounts not made, by reason", all.not_changed.clone());
+        common.register("group_changes_refused", "Groups not made or changed, by reason", all.group_refused.clone());
         common.register("unanswered", "Requests without an answer, by reason", all.unanswered.clone());
         common.register("sign_ins", "Sign-ins checked, by result", all.sign_ins.clone());
         for (name, help, pick) in STORE {
@@ -73,6 +76,10 @@ impl Metrics {
 
     pub(crate) fn not_changed(&self, kind: &'static str) {
         self.not_changed.get_or_create(&Label { kind }).inc();
+    }
+
+    pub(crate) fn group_refused(&self, kind: &'static str) {
+        self.group_refused.get_or_create(&Label { kind }).inc();
     }
 
     pub(crate) fn unanswered(&self, kind: &'static str) {

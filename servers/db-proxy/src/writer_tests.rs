@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::*;
 use crate::lanes::{Access, Conversation, Lanes};
 use crate::store::{
-    Accounts, Department, Device, Message, MessageKind, NewDepartment, NewMessage, NewUser, Page, Refusal, Session,
-    Stats, Unread, User, UserStatus, Validation,
+    Accounts, Department, Device, Group, MemberChange, Message, MessageKind, NewDepartment, NewGroup, NewMessage,
+    NewUser, Page, Peer, Refusal, Session, Stats, Unread, User, UserStatus, Validation,
 };
 
 /// Says when a batch has come, and commits it when it is told to.
@@ -65,16 +65,28 @@ impl Store for Gate {
         Ok(Vec::new())
     }
 
-    fn history(&self, _: u32, _: u32, _: u32, _: u32) -> Result<Vec<Message>, StoreError> {
+    fn history(&self, _: u32, _: Peer, _: u32, _: u32) -> Result<Vec<Message>, StoreError> {
         Ok(Vec::new())
     }
 
-    fn messages_by_id(&self, _: u32, _: u32, _: &[u32]) -> Result<Vec<Message>, StoreError> {
+    fn messages_by_id(&self, _: u32, _: Peer, _: &[u32]) -> Result<Vec<Message>, StoreError> {
         Ok(Vec::new())
     }
 
-    fn latest_msg_id(&self, _: u32, _: u32) -> Result<u32, StoreError> {
+    fn latest_msg_id(&self, _: u32, _: Peer) -> Result<u32, StoreError> {
         Ok(0)
+    }
+
+    fn fixed_groups(&self, _: u32) -> Result<Vec<(u32, u32)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn groups(&self, _: u32, _: &[(u32, u32)]) -> Result<Vec<Group>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn group_shields(&self, _: u32, _: &[u32]) -> Result<Vec<(u32, bool)>, StoreError> {
+        Ok(Vec::new())
     }
 }
 
@@ -98,6 +110,18 @@ impl Accounts for Gate {
     fn save_department(&self, _: &NewDepartment) -> Result<u32, StoreError> {
         Ok(1)
     }
+
+    fn create_group(&self, _: &NewGroup) -> Result<u32, StoreError> {
+        Ok(1)
+    }
+
+    fn change_members(&self, _: &MemberChange) -> Result<Vec<u32>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn list_groups(&self) -> Result<Vec<Group>, StoreError> {
+        Ok(Vec::new())
+    }
 }
 
 struct Bench {
@@ -120,10 +144,10 @@ fn bench(batch: usize, deadline: Duration) -> Bench {
 
 impl Bench {
     fn submit(&mut self, content: &'static str, arrived: Instant) -> Ticket {
-        let (ticket, _) = self.lanes.arrive(Access::Write(Conversation::of(1, 2)), ());
+        let (ticket, _) = self.lanes.arrive(Access::Write(Conversation::of(1, Peer::User(2))), ());
         let message = NewMessage {
             from: 1,
-            to: 2,
+            to: Peer::User(2),
             created: 0,
             kind: MessageKind::Text,
             content: Bytes::from_static(content.as_bytes()),

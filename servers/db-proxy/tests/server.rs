@@ -13,11 +13,18 @@ use tt_common::{ClusterConfig, RoleHandle};
 use tt_db_proxy::store::embedded::{Embedded, OpenError};
 use tt_db_proxy::store::{Accounts, NewUser, Store};
 use tt_db_proxy::{Config, Limits, Listeners, QuietHours};
-use tt_proto::im::base_define::{ClientType, MsgType, SessionType, UserTokenInfo};
+use tt_proto::im::base_define::{
+    ClientType, GroupInfo, GroupModifyType, GroupType, GroupVersionInfo, MsgType, SessionType, UserTokenInfo,
+};
 use tt_proto::im::buddy::{
     ImAllUserReq, ImAllUserRsp, ImChangeAvatarReq, ImChangeAvatarRsp, ImChangeSignInfoReq, ImChangeSignInfoRsp,
     ImDepartmentReq, ImDepartmentRsp, ImRecentContactSessionReq, ImRecentContactSessionRsp, ImRemoveSessionReq,
     ImRemoveSessionRsp, ImUsersInfoReq, ImUsersInfoRsp,
+};
+use tt_proto::im::extension::ImLinkHello;
+use tt_proto::im::group::{
+    ImGroupChangeMemberReq, ImGroupChangeMemberRsp, ImGroupCreateReq, ImGroupCreateRsp, ImGroupInfoListReq,
+    ImGroupInfoListRsp, ImGroupShieldReq, ImGroupShieldRsp, ImNormalGroupListReq, ImNormalGroupListRsp,
 };
 use tt_proto::im::login::{
     ImDeviceTokenReq, ImDeviceTokenRsp, ImPushShieldReq, ImPushShieldRsp, ImQueryPushShieldReq, ImQueryPushShieldRsp,
@@ -27,7 +34,8 @@ use tt_proto::im::message::{
     ImMsgData, ImMsgDataReadAck, ImUnreadMsgCntReq, ImUnreadMsgCntRsp,
 };
 use tt_proto::im::server::{
-    ImGetDeviceTokenReq, ImGetDeviceTokenRsp, ImStopReceivePacket, ImValidateReq, ImValidateRsp,
+    ImGetDeviceTokenReq, ImGetDeviceTokenRsp, ImGroupGetShieldReq, ImGroupGetShieldRsp, ImStopReceivePacket,
+    ImValidateReq, ImValidateRsp,
 };
 use tt_proto::password::wire_digest;
 use tt_proto::pdu::{self, MAX_ON_LINK, MAX_VOICE, PduRef};
@@ -671,14 +679,14 @@ fn lists_of_long_texts_stay_below_what_a_client_takes() {
 fn what_no_handler_knows_is_ignored_and_the_link_goes_on() {
     let proxy = Proxy::start();
     let mut peer = proxy.link();
-    for command in [0x0000, 0x0401, 0x0403, 0x0801, 0xffff] {
+    for command in [0x0000, 0x0402, 0x0480, 0x0801, 0xffff] {
         peer.raw(&pdu::encode_raw(command, 1, b""));
     }
     for command in [Command::MsgData, Command::GetMsgListReq, Command::AllUserReq, Command::MsgDataReadAck] {
         peer.raw(&pdu::encode_raw(command.id(), 2, b"\xff\xff\xff"));
     }
-    let group = ImGetMsgListReq { session_type: SessionType::SessionTypeGroup.into(), ..history(ALICE, BOB) };
-    peer.send(3, &group);
+    let unknown = ImGetMsgListReq { session_type: 3, ..history(ALICE, BOB) };
+    peer.send(3, &unknown);
     assert_eq!(peer.say(4, &text(ALICE, BOB, "still here")).msg_id, 1);
 }
 
@@ -726,7 +734,7 @@ fn stopping_tells_the_peers_and_finishes_what_is_in_flight() {
     assert!(peer.next().is_none(), "then the link is closed");
     handle.join();
     let store = Embedded::open(proxy.home.path()).expect("the directory is free");
-    assert_eq!(store.latest_msg_id(ALICE, BOB).expect("latest"), 2);
+    assert_eq!(store.latest_msg_id(ALICE, tt_db_proxy::store::Peer::User(BOB)).expect("latest"), 2);
 }
 
 #[test]
@@ -760,7 +768,7 @@ fn a_server_on_an_open_store_lets_go_of_it_when_it_stops() {
     let handle = tt_db_proxy::spawn_on(config, listeners, store.clone()).expect("a thread");
     handle.wait_ready(PATIENCE).expect("ready");
     assert_eq!(Peer::dial(addr).say(1, &text(ALICE, BOB, "hello")).msg_id, 1);
-    assert_eq!(store.latest_msg_id(ALICE, BOB).expect("latest"), 1);
+    assert_eq!(store.latest_msg_id(ALICE, tt_db_proxy::store::Peer::User(BOB)).expect("latest"), 1);
     handle.stop();
     handle.join();
     assert_eq!(Arc::strong_count(&store), 1);
@@ -778,4 +786,148 @@ fn a_directory_that_cannot_be_used_is_the_start_error() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+const GROUP: i32 = SessionType::SessionTypeGroup as i32;
+
+fn create(user_id: u32, kind: GroupType, member_id_list: &[u32]) -> ImGroupCreateReq {
+    ImGroupCreateReq {
+        user_id,
+        group_type: kind.into(),
+        group_name: "name".to_owned(),
+        group_avatar: String::new(),
+        member_id_list: member_id_list.to_vec(),
+        attach_data: Some(cookie()),
+    }
+}
+
+fn change(user_id: u32, change: GroupModifyType, group_id: u32, members: &[u32]) -> ImGroupChangeMemberReq {
+    let (change_type, member_id_list) = (change.into(), members.to_vec());
+    ImGroupChangeMemberReq { user_id, change_type, group_id, member_id_list, attach_data: Some(cookie()) }
+}
+
+fn info(user_id: u32, group_id: u32, version: u32) -> ImGroupInfoListReq {
+    let group_version_list = vec![GroupVersionInfo { group_id, version }];
+    ImGroupInfoListReq { user_id, group_version_list, attach_data: Some(cookie()) }
+}
+
+#[test]
+fn groups_are_made_changed_shown_and_muted() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    let tmp = GroupType::GroupTypeTmp;
+    let (add, del) = (GroupModifyType::GroupModifyTypeAdd, GroupModifyType::GroupModifyTypeDel);
+
+    let made: ImGroupCreateRsp = peer.ask(1, &create(ALICE, tmp, &[ALICE, 404]));
+    let expected = ImGroupCreateRsp {
+        user_id: ALICE,
+        result_code: 0,
+        group_id: Some(1),
+        group_name: "name".to_owned(),
+        user_id_list: vec![ALICE],
+        attach_data: Some(cookie()),
+    };
+    assert_eq!(made, expected);
+    let refused: ImGroupCreateRsp = peer.ask(2, &create(ALICE, tmp, &[404]));
+    assert_eq!((refused.result_code, refused.group_id, refused.attach_data), (1, None, Some(cookie())));
+    let refused: ImGroupCreateRsp = peer.ask(2, &ImGroupCreateReq { group_type: 7, ..create(ALICE, tmp, &[ALICE]) });
+    assert_eq!((refused.result_code, refused.group_id), (1, None));
+
+    let changed: ImGroupChangeMemberRsp = peer.ask(3, &change(ALICE, add, 1, &[BOB, ALICE]));
+    assert_eq!((changed.result_code, changed.cur_user_id_list), (0, vec![ALICE, BOB]));
+    assert_eq!((changed.chg_user_id_list, changed.attach_data), (vec![BOB], Some(cookie())));
+    for question in [change(BOB, del, 1, &[ALICE]), change(ALICE, add, 1, &[BOB]), change(ALICE, add, 99, &[BOB])] {
+        let refused: ImGroupChangeMemberRsp = peer.ask(4, &question);
+        assert_eq!((refused.result_code, refused.group_id), (1, question.group_id));
+        assert_eq!((refused.cur_user_id_list, refused.chg_user_id_list), (vec![], vec![]));
+    }
+
+    let shield = |user_id, group_id, shield_status| ImGroupShieldReq {
+        user_id,
+        group_id,
+        shield_status,
+        attach_data: Some(cookie()),
+    };
+    for (question, result) in [(shield(BOB, 1, 1), 0), (shield(BOB, 1, 2), 1), (shield(BOB, 99, 1), 1)] {
+        let answer: ImGroupShieldRsp = peer.ask(5, &question);
+        assert_eq!((answer.result_code, answer.attach_data), (result, Some(cookie())), "{question:?}");
+    }
+    let asked = ImGroupGetShieldReq { group_id: 1, user_id: vec![BOB, ALICE, 404], attach_data: Some(cookie()) };
+    let shields: ImGroupGetShieldRsp = peer.ask(6, &asked);
+    let shields: Vec<_> = shields.shield_status_list.iter().map(|row| (row.user_id, row.shield_status)).collect();
+    assert_eq!(shields, [(ALICE, 0), (BOB, 1)]);
+
+    let cards: ImGroupInfoListRsp = peer.ask(7, &info(BOB, 1, 1));
+    let card = GroupInfo {
+        group_id: 1,
+        version: 2,
+        group_name: "name".to_owned(),
+        group_avatar: String::new(),
+        group_creator_id: ALICE,
+        group_type: tmp.into(),
+        shield_status: 1,
+        group_member_list: vec![ALICE, BOB],
+    };
+    assert_eq!(cards.group_info_list, [card]);
+    let known: ImGroupInfoListRsp = peer.ask(8, &info(BOB, 1, 2));
+    assert_eq!(known.group_info_list, []);
+    let strange: ImGroupInfoListRsp = peer.ask(8, &info(404, 1, 0));
+    assert_eq!(strange.group_info_list, []);
+    let fixed: ImNormalGroupListRsp = peer.ask(9, &ImNormalGroupListReq { user_id: ALICE, attach_data: None });
+    assert_eq!(fixed.group_version_list, [], "temporary ones are not on it");
+}
+
+#[test]
+fn an_operators_id_does_not_come_from_a_msg_server() {
+    let proxy = Proxy::start();
+    let mut stranger = proxy.link();
+    let mut msg_server = proxy.link();
+    let hello = ImLinkHello { role: Some(2), server_id: Some("msg".to_owned()), ..ImLinkHello::default() };
+    msg_server.send(0, &hello);
+    let fixed = create(0, GroupType::GroupTypeNormal, &[ALICE]);
+    let made: ImGroupCreateRsp = stranger.ask(1, &fixed);
+    assert_eq!((made.result_code, made.group_id), (0, Some(1)), "an http-msg server's, recorded or not");
+    let refused: ImGroupCreateRsp = msg_server.ask(1, &fixed);
+    assert_eq!((refused.result_code, refused.group_id), (1, None));
+    let add = change(0, GroupModifyType::GroupModifyTypeAdd, 1, &[BOB]);
+    let refused: ImGroupChangeMemberRsp = msg_server.ask(2, &add);
+    assert_eq!(refused.result_code, 1);
+    let done: ImGroupChangeMemberRsp = stranger.ask(2, &add);
+    assert_eq!((done.result_code, done.chg_user_id_list), (0, vec![BOB]));
+    let fixed: ImNormalGroupListRsp = stranger.ask(9, &ImNormalGroupListReq { user_id: BOB, attach_data: None });
+    assert_eq!(fixed.group_version_list, [GroupVersionInfo { group_id: 1, version: 2 }]);
+}
+
+#[test]
+fn a_group_is_talked_in_and_read() {
+    let proxy = Proxy::start();
+    let mut peer = proxy.link();
+    let _: ImGroupCreateRsp = peer.ask(1, &create(ALICE, GroupType::GroupTypeTmp, &[ALICE, BOB]));
+    let say =
+        |from, group, content| ImMsgData { msg_type: MsgType::MsgTypeGroupText.into(), ..text(from, group, content) };
+    let stored = peer.say(2, &say(ALICE, 1, "hello"));
+    assert_eq!((stored.msg_id, stored.refusal, stored.group_version), (1, None, Some(1)));
+    for message in [say(404, 1, "not in it"), say(ALICE, 99, "no such group")] {
+        let refused = peer.say(3, &message);
+        assert_eq!((refused.msg_id, refused.refusal), (0, Some(3)));
+    }
+    let list: ImGetMsgListRsp = peer.ask(4, &ImGetMsgListReq { session_type: GROUP, ..history(BOB, 1) });
+    let rows: Vec<_> = list.msg_list.iter().map(|row| (row.msg_id, row.from_session_id, row.msg_type)).collect();
+    assert_eq!(rows, [(1, ALICE, MsgType::MsgTypeGroupText as i32)]);
+    let recent = ImRecentContactSessionReq { user_id: BOB, latest_update_time: 0, attach_data: None };
+    let sessions: ImRecentContactSessionRsp = peer.ask(5, &recent);
+    let row = &sessions.contact_session_list[0];
+    assert_eq!((row.session_type, row.session_id, row.latest_msg_from_user_id), (GROUP, 1, ALICE));
+    assert_eq!(row.latest_msg_type, MsgType::MsgTypeGroupText as i32);
+    let counts: ImUnreadMsgCntRsp = peer.ask(6, &unread(BOB));
+    let row = &counts.unreadinfo_list[0];
+    assert_eq!((counts.total_cnt, row.session_type, row.session_id, row.unread_cnt), (1, GROUP, 1, 1));
+    peer.send(7, &ImMsgDataReadAck { user_id: BOB, session_id: 1, msg_id: 1, session_type: GROUP, exact: None });
+    let counts: ImUnreadMsgCntRsp = peer.ask(8, &unread(BOB));
+    assert_eq!(counts.total_cnt, 0);
+    let remove = ImRemoveSessionReq { user_id: BOB, session_type: GROUP, session_id: 1, attach_data: None };
+    let removed: ImRemoveSessionRsp = peer.ask(9, &remove);
+    assert_eq!(removed.result_code, 0);
+    let sessions: ImRecentContactSessionRsp = peer.ask(10, &recent);
+    assert_eq!(sessions.contact_session_list, []);
 }

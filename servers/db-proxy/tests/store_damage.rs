@@ -15,7 +15,7 @@ use embedded::{ALICE, BOB, home, store};
 use helpers::{ids, send, text, user};
 use tempfile::TempDir;
 use tt_db_proxy::store::embedded::{DATABASE, Embedded, MARKS, OpenError, Operator};
-use tt_db_proxy::store::{Applied, Store, StoreError, Validation, Write};
+use tt_db_proxy::store::{Applied, Peer, Store, StoreError, Validation, Write};
 use tt_proto::password::wire_digest;
 
 fn journal(home: &Path) -> PathBuf {
@@ -36,7 +36,7 @@ fn crash(home: &Path) -> TempDir {
 }
 
 fn history(store: &Embedded) -> Vec<u32> {
-    ids(&store.history(ALICE, BOB, 0, 100).expect("history"))
+    ids(&store.history(ALICE, Peer::User(BOB), 0, 100).expect("history"))
 }
 
 /// Flips one bit of every place where `needle` stands in the file.
@@ -94,7 +94,7 @@ fn g7_a_flipped_bit_in_the_database_is_reported_and_not_served() {
     let again = Embedded::open(home.path()).expect("open");
     assert_eq!(history(&again), [3, 1]);
     assert_eq!(again.stats().damaged_rows, 1);
-    assert!(again.messages_by_id(ALICE, BOB, &[2]).expect("by id").is_empty());
+    assert!(again.messages_by_id(ALICE, Peer::User(BOB), &[2]).expect("by id").is_empty());
     assert_eq!(again.stats().damaged_rows, 2);
     assert_eq!(send(&again, text(ALICE, BOB, "fourth")), 4);
 }
@@ -128,7 +128,7 @@ fn with_a_spoilt_journal(spoil: impl FnOnce(&Path)) -> (TempDir, Embedded) {
 fn expect_a_hole_at_three(store: &Embedded) {
     assert_eq!(history(store), [2, 1]);
     assert_eq!(store.stats().lost_messages, 1);
-    assert_eq!(store.latest_msg_id(ALICE, BOB).expect("latest"), 3);
+    assert_eq!(store.latest_msg_id(ALICE, Peer::User(BOB)).expect("latest"), 3);
     assert_eq!(send(store, text(BOB, ALICE, "next")), 4);
     assert_eq!(history(store), [4, 2, 1], "the hole shows");
 }
@@ -271,7 +271,7 @@ fn g7_a_conversation_given_to_another_pair_is_not_served_to_it() {
         tamper(home.path(), &format!("UPDATE conversation SET {change}"));
         let again = Embedded::open(home.path()).expect("open");
         assert_eq!(again.stats().damaged_records, 1);
-        assert!(again.history(ALICE, 3, 0, 10).expect("history").is_empty());
+        assert!(again.history(ALICE, Peer::User(3), 0, 10).expect("history").is_empty());
         assert_eq!(history(&again), [3, 2, 1], "put right by its mark");
         assert_eq!(send(&again, text(ALICE, BOB, "four")), 4);
     }
@@ -285,7 +285,7 @@ fn g7_a_message_that_is_gone_or_hidden_by_damage_is_reported() {
         let again = Embedded::open(home.path()).expect("open");
         assert_eq!(history(&again), [3, 1]);
         assert_eq!(again.stats().damaged_rows, 1, "{sql}");
-        assert!(again.messages_by_id(ALICE, BOB, &[2]).expect("by id").is_empty());
+        assert!(again.messages_by_id(ALICE, Peer::User(BOB), &[2]).expect("by id").is_empty());
         assert_eq!(again.stats().damaged_rows, 2, "{sql}");
     }
 }
@@ -367,7 +367,7 @@ fn g3_ids_are_dense_and_acknowledged_rows_stay_when_the_writer_is_killed() {
         let mut stored = Vec::new();
         let mut begin = 0;
         loop {
-            let page = ids(&store.history(ALICE, BOB, begin, 200).expect("history"));
+            let page = ids(&store.history(ALICE, Peer::User(BOB), begin, 200).expect("history"));
             let Some(&oldest) = page.last() else { break };
             stored.extend(page);
             if oldest == 1 {

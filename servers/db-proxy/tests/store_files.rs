@@ -14,7 +14,9 @@ use embedded::{ALICE, BOB, home, store};
 use helpers::{apply, ids, send, text, user};
 use tempfile::TempDir;
 use tt_db_proxy::store::embedded::{DATABASE, Embedded, LOCK, OpenError, Operator};
-use tt_db_proxy::store::{Accounts, Store, StoreError, Validation, Write};
+use tt_db_proxy::store::{
+    Accounts, Applied, GroupKind, GroupLimits, NewGroup, NewMessage, Peer, Store, StoreError, Validation, Write,
+};
 use tt_proto::password::wire_digest;
 
 /// A test that needs what this machine does not grant says so instead of passing in silence.
@@ -40,7 +42,7 @@ fn a_full_disk_refuses_messages_and_loses_none() {
     assert!(matches!(failure, StoreError::Full(_)), "{failure:?}");
     assert!(failure.is_retryable());
     assert!(stored > 0);
-    assert_eq!(ids(&store.history(ALICE, BOB, 0, 1).expect("reads go on")), [stored]);
+    assert_eq!(ids(&store.history(ALICE, Peer::User(BOB), 0, 1).expect("reads go on")), [stored]);
     drop(store);
     disk.grow("16m");
     let store = Embedded::open(disk.path()).expect("open");
@@ -248,4 +250,82 @@ impl Drop for SmallDisk {
 
 fn run(program: &str, arguments: &[&str], path: &Path) -> bool {
     Command::new(program).args(arguments).arg(path).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_message_to_a_large_group_is_one_row() {
+    let home = home();
+    let store = Embedded::open(home.path()).expect("open");
+    let members: Vec<u32> = (0..2_000).map(|number| user(&store, &format!("user{number}"))).collect();
+    let group = NewGroup {
+        kind: GroupKind::Temporary,
+        creator: members[0],
+        name: "everybody".to_owned(),
+        avatar: String::new(),
+        members: members.clone(),
+        limits: GroupLimits { members: 2_000, created: 1 },
+    };
+    let Ok(Applied::CreatedGroup { id, .. }) = apply(&store, Write::CreateGroup(group)) else {
+        panic!("not made");
+    };
+    let rows = || -> Vec<u32> {
+        let db = rusqlite::Connection::open(home.path().join(DATABASE)).expect("the database");
+        let count = |table| db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0));
+        ["message", "session", "cursor", "conversation", "group_member", "chat_group"]
+            .map(|table| count(table).expect(table))
+            .to_vec()
+    };
+    assert_eq!(rows(), [0, 0, 0, 1, 2_000, 1]);
+    for number in 1..=3 {
+        send(&store, NewMessage { to: Peer::Group(id), ..text(members[1], 0, "hello") });
+        assert_eq!(rows(), [number, 0, 0, 1, 2_000, 1]);
+    }
+    let last = *members.last().expect("2,000");
+    assert_eq!(store.unread(last).expect("unread")[0].count, 3);
+}
+
+#[test]
+fn a_directory_from_before_groups_is_brought_up_to_date() {
+    let home = home();
+    let store_before = store(home.path());
+    send(&store_before, text(ALICE, BOB, "hello"));
+    drop(store_before);
+    let db = rusqlite::Connection::open(home.path().join(DATABASE)).expect("the database");
+    db.execute_batch("DROP TABLE group_member; DROP TABLE chat_group; PRAGMA user_version = 2").expect("as it was");
+    drop(db);
+    let store = Embedded::open(home.path()).expect("open");
+    assert_eq!(ids(&store.history(BOB, Peer::User(ALICE), 0, 10).expect("history")), [1]);
+    let group = NewGroup {
+        kind: GroupKind::Fixed,
+        creator: 0,
+        name: "new".to_owned(),
+        avatar: String::new(),
+        members: vec![ALICE, BOB],
+        limits: GroupLimits { members: 2, created: 0 },
+    };
+    assert_eq!(store.create_group(&group), Ok(1));
+}
+
+#[test]
+fn groups_survive_closing_and_their_marks_are_theirs() {
+    let home = home();
+    let before = store(home.path());
+    let group = NewGroup {
+        kind: GroupKind::Temporary,
+        creator: ALICE,
+        name: "kept".to_owned(),
+        avatar: String::new(),
+        members: vec![ALICE, BOB],
+        limits: GroupLimits { members: 2, created: 1 },
+    };
+    apply(&before, Write::CreateGroup(group)).expect("made");
+    let say = || NewMessage { to: Peer::Group(1), ..text(ALICE, 0, "hello") };
+    send(&before, text(ALICE, BOB, "one to one"));
+    send(&before, say());
+    drop(before);
+    let store = Embedded::open(home.path()).expect("open");
+    let stats = store.stats();
+    assert_eq!((stats.lost_messages, stats.damaged_marks, stats.damaged_records), (0, 0, 0));
+    assert_eq!(send(&store, say()), 2);
+    assert_eq!(ids(&store.history(BOB, Peer::Group(1), 0, 10).expect("history")), [2, 1]);
 }

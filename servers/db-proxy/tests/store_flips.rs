@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
 use tt_db_proxy::store::embedded::{DATABASE, Embedded, MARKS};
-use tt_db_proxy::store::{Applied, NewMessage, Store, StoreError, Write};
+use tt_db_proxy::store::{Applied, NewMessage, Peer, Store, StoreError, Write};
 
 const CAROL: u32 = 3;
 /// Has an account and talks to nobody.
@@ -45,7 +45,7 @@ fn crashed() -> TempDir {
             let message = NewMessage { client_msg_id, ..text(from, to, &content(pair, msg_id)) };
             assert_eq!(send(&store, message), msg_id);
         }
-        apply(&store, Write::Read { user: ALICE, peer: BOB, up_to: Some(5) }).expect("read");
+        apply(&store, Write::Read { user: ALICE, peer: Peer::User(BOB), up_to: Some(5) }).expect("read");
     }
     copy(home.path())
 }
@@ -107,7 +107,7 @@ fn examine(store: &Embedded, place: &str) -> &'static str {
     let mut failed = 0;
     for pair in PAIRS {
         for (user, peer) in [pair, (pair.1, pair.0)] {
-            match store.history(user, peer, 0, 100) {
+            match store.history(user, Peer::User(peer), 0, 100) {
                 Ok(page) => {
                     missing += (1..=EACH).filter(|id| !ids(&page).contains(id)).count();
                     for message in page {
@@ -123,12 +123,13 @@ fn examine(store: &Embedded, place: &str) -> &'static str {
     for user in [ALICE, BOB, CAROL, DAVE] {
         for peer in 0..20 {
             let talked = PAIRS.contains(&(user.min(peer), user.max(peer)));
-            if !talked && let Ok(page) = store.history(user, peer, 0, 100) {
+            if !talked && let Ok(page) = store.history(user, Peer::User(peer), 0, 100) {
                 assert!(page.is_empty(), "{place}: #{user} reads what is not theirs, with #{peer}");
             }
         }
         for session in store.recent_sessions(user, 0, 100).unwrap_or_default() {
-            let pair = (user.min(session.peer), user.max(session.peer));
+            let Peer::User(peer) = session.peer else { panic!("{place}: #{user} has a session with a group") };
+            let pair = (user.min(peer), user.max(peer));
             assert_eq!(session.latest.text, content(pair, session.latest.msg_id), "{place}");
         }
     }

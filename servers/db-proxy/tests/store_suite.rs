@@ -56,4 +56,20 @@ embedded! {
     a_token_belongs_to_who_registered_it_last
     the_devices_of_a_user_have_a_limit
     what_is_no_push_token_is_refused
+    a_group_is_made_of_those_named_who_exist
+    a_group_that_makes_no_sense_is_refused
+    who_may_change_a_group
+    nobody_to_add_is_a_failure_and_too_many_too
+    fixed_groups_are_listed_with_their_version
+    g3_ids_are_dense_per_group_whoever_sends
+    g2_the_same_client_id_in_a_group_is_the_same_message
+    only_members_write_to_a_group
+    a_message_says_which_membership_it_met
+    members_see_what_was_stored_since_they_joined
+    who_left_sees_nothing_and_coming_back_hides_what_was_before
+    g5_group_unread_is_what_others_sent_above_the_cursor
+    a_group_is_on_the_list_of_all_members_at_once
+    a_group_taken_off_the_list_comes_back_with_the_next_message
+    a_shield_is_one_members_and_one_groups
+    an_operator_makes_changes_and_lists_groups
 }

@@ -164,7 +164,7 @@ pub(crate) fn remove_session(request: &mut Request<'_>) {
 
 /// Asks another server for the client. No link or no answer: the client gets none,
 /// as ever; these answers have no place for a failure.
-fn ask<Q, R>(request: &mut Request<'_>, link: Option<Link<Server>>, query: Q)
+pub(crate) fn ask<Q, R>(request: &mut Request<'_>, link: Option<Link<Server>>, query: Q)
 where
     Q: Body + Attach,
     R: Parts,
@@ -200,28 +200,21 @@ pub(crate) fn unanswered(server: &mut Server, cx: &Context<Server>, user: u32, e
     }
 }
 
-fn any_db(request: &mut Request<'_>, half: Half) -> Option<Link<Server>> {
+pub(crate) fn any_db(request: &mut Request<'_>, half: Half) -> Option<Link<Server>> {
     request.server.peers.db.choose(half, request.cx.random())
 }
 
 /// The conversation behind a session of the user; None, counted and logged, for a
-/// session type that does not exist, and for groups: the store does not know them
-/// yet, and a question without an answer would occupy a call until its time is up.
+/// session type that does not exist.
 pub(crate) fn conversation(request: &mut Request<'_>, session_type: i32, session: u32) -> Option<Conversation> {
     let Ok(kind) = SessionType::try_from(session_type) else {
         request.ignore("malformed", &"unknown session type");
         return None;
     };
-    match Conversation::of_session(request.member.user, kind, session) {
-        Conversation::Group(_) => {
-            request.ignore("unknown", &"groups are not served");
-            None
-        }
-        single @ Conversation::Single(..) => Some(single),
-    }
+    Some(Conversation::of_session(request.member.user, kind, session))
 }
 
-fn cut(request: &mut Request<'_>, ids: &mut Vec<u32>, max: usize) {
+pub(crate) fn cut<T>(request: &mut Request<'_>, ids: &mut Vec<T>, max: usize) {
     if ids.len() > max {
         ids.truncate(max);
         request.server.metrics.lists_cut.inc();

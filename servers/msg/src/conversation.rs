@@ -6,7 +6,9 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
+use tt_proto::content::Kind;
 use tt_proto::im::base_define::SessionType;
+use tt_proto::im::message::ImMsgData;
 
 /// The parties of a chat, as a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,11 +25,16 @@ impl Conversation {
     }
 
     /// The conversation that `user` calls session `session`.
-    pub(crate) fn of_session(user: u32, kind: SessionType, session: u32) -> Self {
+    pub(crate) const fn of_session(user: u32, kind: SessionType, session: u32) -> Self {
         match kind {
             SessionType::SessionTypeSingle => Self::single(user, session),
             SessionType::SessionTypeGroup => Self::Group(session),
         }
+    }
+
+    /// The conversation that a message of this kind belongs to.
+    pub(crate) fn of_message(message: &ImMsgData, kind: Kind) -> Self {
+        Self::of_session(message.from_user_id, kind.session, message.to_session_id)
     }
 
     /// The number by which the conversation draws its db link: the same on every

@@ -7,6 +7,7 @@
 //! | what is configured | [`Config`] |
 //! | a client before and after it has signed in, and after a kick | `visitor.rs`, `member.rs`, `kick.rs` |
 //! | a message's way | `message.rs`, in order by `conversation.rs`, once by `recent.rs`, in spite of lost links by `catch_up.rs` |
+//! | groups: their commands, and a message's way to all members | `group.rs`, `fan_out.rs` |
 //! | questions that other servers answer | `buddy.rs`, cut to size by `parts.rs` |
 //! | accounts and devices of users; signals between clients | `account.rs`, `signal.rs` |
 //! | who is online | `presence.rs` |
@@ -21,6 +22,8 @@ mod catch_up;
 mod config;
 mod conversation;
 mod drain;
+mod fan_out;
+mod group;
 mod kick;
 mod limits;
 mod links;

@@ -17,7 +17,7 @@ use crate::limits::TokenBucket;
 use crate::recent::Sent;
 use crate::state::{Class, Server};
 use crate::visitor::{CAPABILITY_EXACT_READS, CAPABILITY_REFUSALS};
-use crate::{account, buddy, kick, message, presence, signal};
+use crate::{account, buddy, group, kick, message, presence, signal};
 
 /// Bytes that a client may send for one token: more than any text has.
 const TOKEN_BYTES: usize = 8 * 1024;
@@ -43,6 +43,11 @@ const COMMANDS: &[(Command, Serve)] = &[
     (Command::GetMsgListReq, buddy::message_list),
     (Command::GetLatestMsgIdReq, buddy::latest_message_id),
     (Command::GetMsgByIdReq, buddy::messages_by_id),
+    (Command::NormalGroupListReq, group::list),
+    (Command::GroupInfoListReq, group::info),
+    (Command::GroupCreateReq, group::create),
+    (Command::GroupChangeMemberReq, group::change),
+    (Command::GroupShieldReq, group::shield),
     (Command::KickPcClientReq, kick::kick_pc),
     (Command::DeviceTokenReq, account::device_token),
     (Command::PushShieldReq, account::push_shield),

@@ -15,7 +15,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use netlib::{Conn, Context, Token};
 use tt_common::{CallError, Link};
-use tt_proto::content::{self, Unfit};
+use tt_proto::content::{self, Kind, Unfit};
 use tt_proto::im::base_define::SessionType;
 use tt_proto::im::message::{ImMsgData, ImMsgDataAck, ImMsgDataReadAck, ImMsgDataReadNotify};
 use tt_proto::pdu::encode;
@@ -23,6 +23,7 @@ use tt_proto::pdu::encode;
 use crate::buddy;
 use crate::catch_up;
 use crate::conversation::{Conversation, Turn};
+use crate::fan_out::{self, Copy};
 use crate::member::{self, Request};
 use crate::state::Server;
 
@@ -59,21 +60,18 @@ struct Origin {
     refusals: bool,
     from: u32,
     to: u32,
+    /// To a user or to a group.
+    session: SessionType,
 }
 
 impl Origin {
     fn conversation(&self) -> Conversation {
-        Conversation::single(self.from, self.to)
+        Conversation::of_session(self.from, self.session, self.to)
     }
 
     fn ack(&self, server: &Server, msg_id: u32, result: Option<u32>) {
-        let ack = ImMsgDataAck {
-            user_id: self.from,
-            session_id: self.to,
-            msg_id,
-            session_type: SessionType::SessionTypeSingle.into(),
-            result,
-        };
+        let ack =
+            ImMsgDataAck { user_id: self.from, session_id: self.to, msg_id, session_type: self.session.into(), result };
         member::reply(server, &self.conn, self.seq, &ack);
     }
 
@@ -122,12 +120,14 @@ impl MessageIds {
 /// 0x0301 from a client.
 pub(crate) fn send(request: &mut Request<'_>) {
     let Some(mut message) = request.body::<ImMsgData>() else { return };
+    let session = Kind::from_wire(message.msg_type).map_or(SessionType::SessionTypeSingle, |kind| kind.session);
     let origin = Origin {
         conn: request.conn.clone(),
         seq: request.pdu.header.seq,
         refusals: request.member.refusals,
         from: request.member.user,
         to: message.to_session_id,
+        session,
     };
     if let Err((refusal, why)) = check(&message, origin.from) {
         origin.refuse(request.server, request.cx, refusal as u32, why);
@@ -137,6 +137,7 @@ pub(crate) fn send(request: &mut Request<'_>) {
     message.msg_id = 0;
     message.create_time = member::unix_seconds(request.cx);
     message.refusal = None;
+    message.group_version = None;
     if message.client_msg_id.as_ref().is_none_or(String::is_empty) {
         let ids = &mut request.server.message_ids;
         let (now, seq) = (request.cx.now(), origin.seq);
@@ -148,22 +149,19 @@ pub(crate) fn send(request: &mut Request<'_>) {
     forward(request.server, request.cx, Outgoing { message, origin, until, sent: false, number });
 }
 
-/// Whether this server takes the message. Group messages come later.
-fn check(message: &ImMsgData, from: u32) -> Result<(), (Refusal, &'static str)> {
+/// Whether this server takes the message, and what kind it is.
+fn check(message: &ImMsgData, from: u32) -> Result<Kind, (Refusal, &'static str)> {
     let kind = content::check(message.msg_type, &message.msg_data).map_err(|unfit| {
         let refusal = if unfit == Unfit::TooLarge { Refusal::TooLarge } else { Refusal::Policy };
         (refusal, unfit.label())
     })?;
-    if kind.session != SessionType::SessionTypeSingle {
-        return Err((Refusal::Policy, "kind not served"));
-    }
-    if message.to_session_id == from {
+    if kind.session == SessionType::SessionTypeSingle && message.to_session_id == from {
         return Err((Refusal::Policy, "to oneself"));
     }
     if message.client_msg_id.as_ref().is_some_and(|id| id.len() > MAX_CLIENT_MSG_ID) {
         return Err((Refusal::Policy, "message id too long"));
     }
-    Ok(())
+    Ok(kind)
 }
 
 /// Gives the message its turn at the store.
@@ -260,21 +258,32 @@ fn stored(server: &mut Server, cx: &mut Context<Server>, origin: &Origin, mut me
     let conversation = origin.conversation();
     let gap = server.delivered.gap(conversation, message.msg_id);
     let first = server.delivered.newest(conversation).is_none() && message.msg_id > 1;
-    let Some(pdu) = copy(server, &mut message) else { return };
-    server.relay(&pdu);
+    if !is_new(server, conversation, &message) {
+        return;
+    }
+    let pdu = copy(&message);
+    match conversation {
+        Conversation::Single(..) => server.relay(&pdu),
+        // There too it is asked by version who is in the group.
+        Conversation::Group(_) => server.relay(&encode(0, &bare(&message, message.group_version))),
+    }
     hand_out(server, cx, conversation, (gap, first), message, pdu, Some(origin.conn.id()));
 }
 
 /// 0x0301 that another msg server has stored and route has relayed.
-pub(crate) fn relayed(server: &mut Server, cx: &mut Context<Server>, mut message: ImMsgData) {
-    if message.msg_id == 0 || check(&message, message.from_user_id).is_err() {
+pub(crate) fn relayed(server: &mut Server, cx: &mut Context<Server>, message: ImMsgData) {
+    let kind = check(&message, message.from_user_id).ok().filter(|_| message.msg_id != 0);
+    let Some(kind) = kind else {
         server.metrics.ignored("relayed message");
         return;
-    }
-    let conversation = Conversation::single(message.from_user_id, message.to_session_id);
+    };
+    let conversation = Conversation::of_message(&message, kind);
     let gap = server.delivered.gap(conversation, message.msg_id);
     let first = server.delivered.newest(conversation).is_none() && message.msg_id > 1;
-    let Some(pdu) = copy(server, &mut message) else { return };
+    if !is_new(server, conversation, &message) {
+        return;
+    }
+    let pdu = copy(&message);
     hand_out(server, cx, conversation, (gap, first), message, pdu, None);
 }
 
@@ -289,22 +298,27 @@ fn hand_out(
     except: Option<Token>,
 ) {
     if gap.is_empty() && !first && !server.catch_up.holds(conversation) {
-        deliver(server, cx, &message, &pdu, except);
+        deliver(server, cx, conversation, &message, &pdu, except);
         return;
     }
     let head = ImMsgData { msg_data: Bytes::new(), ..message.clone() };
     catch_up::in_order(server, cx, conversation, &head, gap, first, move |server, cx| {
-        deliver(server, cx, &message, &pdu, except);
+        deliver(server, cx, conversation, &message, &pdu, except);
     });
 }
 
 /// A message fetched from the store because its relay was lost: for devices that were
 /// signed in when it was sent. The others find it in their history.
 pub(crate) fn deliver_recovered(server: &mut Server, cx: &mut Context<Server>, message: ImMsgData) {
-    let pdu = encode(0, &message);
+    let pdu = copy(&message);
     let now = cx.now();
     // The second in which it was sent counts as before it.
     let sent = (u64::from(message.create_time) + 1) * 1_000_000;
+    if let Some(Kind { session: SessionType::SessionTypeGroup, .. }) = Kind::from_wire(message.msg_type) {
+        let copy = Copy { pdu, except: None, signed_in_by: Some(sent) };
+        fan_out::deliver(server, cx, message.to_session_id, None, copy);
+        return;
+    }
     for user in [message.from_user_id, message.to_session_id] {
         for device in server.clients.devices_mut(user).filter(|device| device.signed_in.at <= sent) {
             device.send(&server.metrics, &pdu);
@@ -315,22 +329,39 @@ pub(crate) fn deliver_recovered(server: &mut Server, cx: &mut Context<Server>, m
     }
 }
 
-/// The one PDU that all receivers share: seq 0, nothing of the servers' in it. None
-/// if this message has gone out before.
-fn copy(server: &mut Server, message: &mut ImMsgData) -> Option<Bytes> {
-    let conversation = Conversation::single(message.from_user_id, message.to_session_id);
-    if !server.delivered.insert(conversation, message.msg_id) {
+/// Whether this message has not gone out from here before.
+fn is_new(server: &mut Server, conversation: Conversation, message: &ImMsgData) -> bool {
+    let new = server.delivered.insert(conversation, message.msg_id);
+    if !new {
         server.metrics.repeated.inc();
-        return None;
     }
-    message.attach_data = None;
-    message.client_msg_id = None;
-    message.refusal = None;
-    Some(encode(0, message))
+    new
 }
 
-/// Copies to all devices of both users but the one that sent it.
-fn deliver(server: &mut Server, cx: &Context<Server>, message: &ImMsgData, pdu: &Bytes, except: Option<Token>) {
+/// The one PDU that all receivers share: seq 0, nothing of the servers' in it.
+fn copy(message: &ImMsgData) -> Bytes {
+    encode(0, &bare(message, None))
+}
+
+/// A message without what is between its first server and the store.
+fn bare(message: &ImMsgData, group_version: Option<u32>) -> ImMsgData {
+    ImMsgData { attach_data: None, client_msg_id: None, refusal: None, group_version, ..message.clone() }
+}
+
+/// Copies to all devices of both users, or of all members, but the one that sent it.
+fn deliver(
+    server: &mut Server,
+    cx: &mut Context<Server>,
+    conversation: Conversation,
+    message: &ImMsgData,
+    pdu: &Bytes,
+    except: Option<Token>,
+) {
+    if let Conversation::Group(group) = conversation {
+        let copy = Copy { pdu: pdu.clone(), except, signed_in_by: None };
+        fan_out::deliver(server, cx, group, message.group_version, copy);
+        return;
+    }
     let now = cx.now();
     for user in [message.from_user_id, message.to_session_id] {
         for device in server.clients.devices_mut(user).filter(|device| Some(device.conn.id()) != except) {
@@ -370,7 +401,10 @@ pub(crate) fn read(request: &mut Request<'_>) {
         session_type: ack.session_type,
     };
     request.tell_others(&encode(0, &notice));
-    acknowledge(request, ack.msg_id, ack.session_id);
+    // Copies of group messages are not awaited.
+    if let Conversation::Single(..) = conversation {
+        acknowledge(request, ack.msg_id, ack.session_id);
+    }
 }
 
 fn acknowledge(request: &mut Request<'_>, msg_id: u32, from: u32) {

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     pub(crate) repeats: Counter,
     pub(crate) copies: Counter,
     pub(crate) copies_missed: Counter,
+    /// Group messages whose receivers could not be found out.
+    pub(crate) group_messages_missed: Counter,
     pub(crate) relays_dropped: Counter,
     /// Messages sent once more to a new route server.
     pub(crate) relays_resent: Counter,
@@ -100,6 +102,11 @@ impl Metrics {
         common.register("gaps", "Times messages of a conversation were missing", all.gaps.clone());
         common.register("messages_recovered", "Messages fetched for a lost relay", all.recovered.clone());
         common.register("gaps_unfilled", "Lost messages the store did not answer for", all.gaps_unfilled.clone());
+        common.register(
+            "group_messages_missed",
+            "Group messages not delivered here",
+            all.group_messages_missed.clone(),
+        );
         common.register("relays_dropped", "PDUs for other msg servers without a route", all.relays_dropped.clone());
         common.register("signals", "Signals between clients, handed to one", all.signals.clone());
         common.register("card_writes", "Writes to clients with notices of changed cards", all.card_writes.clone());

@@ -3,10 +3,15 @@
 
 use netlib::Conn;
 use prost::Message;
-use tt_proto::im::base_define::{ContactSessionInfo, DepartInfo, MsgInfo, UnreadInfo, UserInfo, UserStat};
+use tt_proto::im::base_define::{
+    ContactSessionInfo, DepartInfo, GroupInfo, GroupVersionInfo, MsgInfo, UnreadInfo, UserInfo, UserStat,
+};
 use tt_proto::im::buddy::{
     ImAllUserRsp, ImChangeAvatarRsp, ImChangeSignInfoRsp, ImDepartmentRsp, ImRecentContactSessionRsp,
     ImRemoveSessionRsp, ImUsersInfoRsp, ImUsersStatRsp,
+};
+use tt_proto::im::group::{
+    ImGroupChangeMemberRsp, ImGroupCreateRsp, ImGroupInfoListRsp, ImGroupShieldRsp, ImNormalGroupListRsp,
 };
 use tt_proto::im::login::{ImPushShieldRsp, ImQueryPushShieldRsp};
 use tt_proto::im::message::{ImGetLatestMsgIdRsp, ImGetMsgByIdRsp, ImGetMsgListRsp, ImUnreadMsgCntRsp};
@@ -62,6 +67,11 @@ parts! {
     ImGetMsgByIdRsp { msg_list: MsgInfo }
     ImGetMsgListRsp { msg_list: MsgInfo }
     ImUnreadMsgCntRsp { unreadinfo_list: UnreadInfo }
+    ImNormalGroupListRsp { group_version_list: GroupVersionInfo }
+    ImGroupInfoListRsp { group_info_list: GroupInfo }
+    ImGroupCreateRsp {}
+    ImGroupChangeMemberRsp {}
+    ImGroupShieldRsp {}
 }
 
 /// Sends an answer of another server on to the client that asked. `unfinished` is

@@ -1,6 +1,7 @@
 //! Memory with a bound: a map that forgets what was not used for a while, and on
 //! it the two things the message path must remember for a short time: which ids of
-//! a conversation were handed to devices, and which PDUs a connection has sent.
+//! a conversation were handed to devices, and which PDUs a connection has sent. (Who is
+//! in a group is remembered in the same way, in `fan_out.rs`.)
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -13,14 +14,14 @@ use crate::conversation::Conversation;
 /// the old one is dropped; looking at an entry makes it young again. So it holds at
 /// most twice `capacity` entries and never walks them.
 #[derive(Debug)]
-struct Generations<K, V> {
+pub(crate) struct Generations<K, V> {
     capacity: usize,
     young: HashMap<K, V>,
     old: HashMap<K, V>,
 }
 
 impl<K: Hash + Eq, V> Generations<K, V> {
-    fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self { capacity, young: HashMap::new(), old: HashMap::new() }
     }
 
@@ -28,7 +29,7 @@ impl<K: Hash + Eq, V> Generations<K, V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
 
-    fn entry(&mut self, key: K, default: impl FnOnce() -> V) -> &mut V {
+    pub(crate) fn entry(&mut self, key: K, default: impl FnOnce() -> V) -> &mut V {
         if self.young.len() >= self.capacity && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }

@@ -18,6 +18,7 @@ use crate::catch_up::CatchUp;
 use crate::config::Config;
 use crate::conversation::Lanes;
 use crate::drain::Drain;
+use crate::fan_out::Groups;
 use crate::kick::SignIn;
 use crate::message::{MessageIds, Outgoing};
 use crate::metrics::Metrics;
@@ -36,6 +37,8 @@ pub(crate) struct Server {
     pub(crate) delivered: Delivered,
     pub(crate) catch_up: CatchUp,
     pub(crate) presence: Presence,
+    /// Who is in which group, as far as it matters now.
+    pub(crate) groups: Groups,
     pub(crate) message_ids: MessageIds,
     pub(crate) card_notices: CardNotices,
     /// Clients whose name and password are being checked.
@@ -58,6 +61,7 @@ impl Server {
             delivered: Delivered::new(),
             catch_up: CatchUp::default(),
             presence: Presence::default(),
+            groups: Groups::new(),
             message_ids: MessageIds::new(),
             card_notices: CardNotices::default(),
             signing_in: 0,

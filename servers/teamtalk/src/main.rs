@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    commands::{config, dev, role, user},
+    commands::{config, dev, group, role, user},
     failure::{EXIT_CODES, Outcome},
 };
 
@@ -52,6 +52,9 @@ enum Command {
     /// Manage accounts, beside a running system or without one
     #[command(subcommand, after_help = EXIT_CODES)]
     User(user::Action),
+    /// Manage groups, beside a running system or without one
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Group(group::Action),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,7 @@ fn run(cli: Cli) -> Outcome {
             Ok(())
         }
         Command::User(action) => user::run(&action),
+        Command::Group(action) => group::run(&action),
     }
 }
 

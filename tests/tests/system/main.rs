@@ -7,6 +7,7 @@ mod crash;
 mod devices;
 mod directory;
 mod fleet;
+mod groups;
 mod idle;
 mod load;
 mod operation;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use netlib::{CloseReason, Conn, Context, FrameHandler, TimerId};
 use tt_proto::Command;
 use tt_proto::im::base_define::UserStatType;
-use tt_proto::im::{buddy, login, message, other, switch_service};
+use tt_proto::im::{buddy, group, login, message, other, switch_service};
 use tt_proto::pdu::{self, PduRef};
 
 use super::Session;
-use crate::{Error, Event, KickReason, Peer, Presence, Signal};
+use crate::{Error, Event, GroupChange, KickReason, Peer, Presence, Signal};
 
 /// How often a client shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -36,6 +36,10 @@ impl<S: 'static> Wire<S> {
                 let notify: message::ImMsgDataReadNotify = pdu.decode().map_err(bad)?;
                 let conversation = Peer::from_wire(notify.session_type, notify.session_id);
                 session.emit(state, cx, Event::Read { conversation, msg_id: notify.msg_id });
+            }
+            Command::GroupChangeMemberNotify => {
+                let notify: group::ImGroupChangeMemberNotify = pdu.decode().map_err(bad)?;
+                session.emit(state, cx, Event::Group(GroupChange::from(notify)));
             }
             Command::UserStatNotify => {
                 let notify: buddy::ImUserStatNotify = pdu.decode().map_err(bad)?;

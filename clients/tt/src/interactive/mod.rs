@@ -8,7 +8,6 @@ mod conversation;
 mod editor;
 mod view;
 
-use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -16,10 +15,12 @@ use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste, Event as Inp
 use crossterm::execute;
 use netlib::{Context, Reactor, ReactorConfig, Signal, SignalFd};
 use ratatui::DefaultTerminal;
-use tt_client::request::{History, SendText, Sessions, Status, Unread};
-use tt_client::{Conversation, Error, Event, Options, Peer, Presence, Session, User};
+use tt_client::request::{
+    ChangeMembers, CreateGroup, FixedGroups, GroupsById, History, SendText, Sessions, ShieldGroup, Status, Unread,
+};
+use tt_client::{Error, Event, Options, Peer, Session, User};
 
-use self::app::{App, Effect, PAGE};
+use self::app::{App, Effect, Known, PAGE};
 use crate::failure::Failure;
 use crate::text::local_time;
 
@@ -45,14 +46,6 @@ struct Screen {
     app: App,
     terminal: DefaultTerminal,
     draw_posted: bool,
-}
-
-/// The address book and what belongs to it, collected answer by answer.
-#[derive(Default)]
-struct Contacts {
-    users: Vec<User>,
-    presence: HashMap<u32, Presence>,
-    recent: Vec<Conversation>,
 }
 
 /// Refuses to draw into a file.
@@ -181,7 +174,7 @@ impl Chat {
                 Effect::Quit => self.leave(cx, Ok(())),
                 Effect::LoadContacts => load_contacts(cx, session, timeout),
                 Effect::LoadHistory { peer, from_msg_id } => {
-                    let request = History { peer: Peer::User(peer), from_msg_id, count: PAGE };
+                    let request = History { peer, from_msg_id, count: PAGE };
                     session.ask(cx, request, timeout, move |chat, cx, page| {
                         chat.update(cx, |app| app.on_history(peer, from_msg_id, page));
                     });
@@ -192,15 +185,32 @@ impl Chat {
                     }),
                     Err(error) => self.sent(cx, number, to, Err(error)),
                 },
+                Effect::CreateGroup { name, members } => create_group(cx, session, timeout, name, members),
+                Effect::ChangeMembers { group, added, members } => {
+                    let change = ChangeMembers { group, added, members };
+                    session.ask(cx, change, timeout, move |chat: &mut Self, cx, change| match change {
+                        Err(error) => chat.failed(cx, &error),
+                        Ok(change) => chat.update(cx, |app| app.on_group_change(&change)),
+                    });
+                }
+                Effect::ShieldGroup { group, on } => {
+                    session.ask(cx, ShieldGroup { group, on }, timeout, move |chat: &mut Self, cx, done| match done {
+                        Err(error) => chat.failed(cx, &error),
+                        Ok(()) => chat.update(cx, |app| {
+                            if on { "muted" } else { "not muted any more" }.clone_into(&mut app.notice);
+                            Vec::new()
+                        }),
+                    });
+                }
                 Effect::MarkRead { peer, msg_id } => {
                     // Without a connection it is lost; the next message read makes up for it.
-                    session.mark_read(Peer::User(peer), msg_id);
+                    session.mark_read(peer, msg_id);
                 }
             }
         }
     }
 
-    fn sent(&mut self, cx: &mut Context<Self>, number: u64, to: u32, outcome: Result<u32, Error>) {
+    fn sent(&mut self, cx: &mut Context<Self>, number: u64, to: Peer, outcome: Result<u32, Error>) {
         self.update(cx, |app| {
             app.on_sent(number, to, outcome);
             Vec::new()
@@ -215,34 +225,73 @@ impl Chat {
     }
 }
 
-/// Fetches the address book, who is online, the recent conversations and the unread ones, one
-/// after the other, and shows them together.
+/// Fetches the address book, who is online, the recent conversations, the groups and the unread
+/// counts, one after the other, and shows them together.
 fn load_contacts(cx: &mut Context<Chat>, session: Session<Chat>, timeout: Duration) {
     session.clone().users(cx, timeout, move |chat: &mut Chat, cx, users| match users {
         Err(error) => chat.failed(cx, &error),
         Ok(users) => {
             let ids = users.iter().map(|user| user.id).take(STATUS_LIMIT).collect();
-            let contacts = Contacts { users, ..Contacts::default() };
+            let known = Known { users, ..Known::default() };
             session.clone().ask(cx, Status { ids }, timeout, move |chat, cx, presence| match presence {
                 Err(error) => chat.failed(cx, &error),
                 Ok(presence) => {
-                    let contacts = Contacts { presence: presence.into_iter().collect(), ..contacts };
-                    load_conversations(cx, session, timeout, contacts);
+                    let known = Known { presence: presence.into_iter().collect(), ..known };
+                    load_conversations(cx, session, timeout, known);
                 }
             });
         }
     });
 }
 
-fn load_conversations(cx: &mut Context<Chat>, session: Session<Chat>, timeout: Duration, contacts: Contacts) {
+/// Makes a group and shows it. Nobody is told of it before its first message.
+fn create_group(cx: &mut Context<Chat>, session: Session<Chat>, timeout: Duration, name: String, members: Vec<u32>) {
+    let create = CreateGroup { name, avatar: String::new(), members };
+    session.clone().ask(cx, create, timeout, move |chat: &mut Chat, cx, id| match id {
+        Err(error) => chat.failed(cx, &error),
+        Ok(id) => {
+            session.ask(cx, GroupsById { groups: vec![(id, 0)] }, timeout, move |chat, cx, groups| match groups {
+                Err(error) => chat.failed(cx, &error),
+                Ok(mut groups) => {
+                    if let Some(group) = groups.pop() {
+                        chat.update(cx, |app| app.on_created(group));
+                    }
+                }
+            });
+        }
+    });
+}
+
+fn load_conversations(cx: &mut Context<Chat>, session: Session<Chat>, timeout: Duration, known: Known) {
     session.clone().ask(cx, Sessions::default(), timeout, move |chat: &mut Chat, cx, recent| match recent {
         Err(error) => chat.failed(cx, &error),
         Ok(recent) => {
-            let contacts = Contacts { recent, ..contacts };
+            let known = Known { recent, ..known };
+            session.clone().ask(cx, FixedGroups, timeout, move |chat, cx, fixed| match fixed {
+                Err(error) => chat.failed(cx, &error),
+                Ok(fixed) => load_groups(cx, session, timeout, known, &fixed),
+            });
+        }
+    });
+}
+
+/// The groups that are fixed or were talked in lately: as many as one question may have.
+fn load_groups(cx: &mut Context<Chat>, session: Session<Chat>, timeout: Duration, known: Known, fixed: &[(u32, u32)]) {
+    let talked_in = known.recent.iter().filter_map(|session| match session.peer {
+        Peer::Group(id) => Some(id),
+        Peer::User(_) => None,
+    });
+    let mut groups: Vec<(u32, u32)> = talked_in.chain(fixed.iter().map(|(id, _)| *id)).map(|id| (id, 0)).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups.truncate(GroupsById::MOST);
+    session.clone().ask(cx, GroupsById { groups }, timeout, move |chat: &mut Chat, cx, groups| match groups {
+        Err(error) => chat.failed(cx, &error),
+        Ok(groups) => {
+            let known = Known { groups, ..known };
             session.ask(cx, Unread, timeout, move |chat, cx, unread| match unread {
                 Err(error) => chat.failed(cx, &error),
-                Ok(unread) => chat
-                    .update(cx, |app| app.on_contacts(contacts.users, &contacts.presence, &contacts.recent, &unread)),
+                Ok(unread) => chat.update(cx, |app| app.on_contacts(Known { unread, ..known })),
             });
         }
     });

@@ -11,6 +11,8 @@
 //! Tab contact  PgUp older …                             help, or a remark
 //! ```
 
+use std::collections::{HashMap, HashSet};
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Modifier, Style};
@@ -18,7 +20,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Paragraph};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::app::{App, Link};
+use super::app::{App, Link, Who};
 use super::conversation::{Conversation, Entry, Loaded, State};
 use crate::text::{presence, printable};
 use tt_client::Presence;
@@ -71,9 +73,9 @@ fn draw_contacts(frame: &mut Frame<'_>, area: Rect, app: &App) {
     let rows = app.contacts.iter().enumerate().skip(first).take(height).map(|(at, contact)| {
         let selected = app.selected == Some(at);
         let unread = if contact.unread > 0 { format!(" ({})", contact.unread) } else { String::new() };
-        let marks = format!("{} {} ", if selected { '>' } else { ' ' }, mark(contact.presence));
+        let marks = format!("{} {} ", if selected { '>' } else { ' ' }, mark(&contact.who));
         let room = usize::from(inner.width).saturating_sub(marks.width() + unread.width());
-        let name = pad(&clip(&printable(&contact.user.name, false), room), room);
+        let name = pad(&clip(&printable(contact.name(), false), room), room);
         let mut style = Style::new();
         if selected {
             style = style.add_modifier(Modifier::REVERSED);
@@ -86,11 +88,12 @@ fn draw_contacts(frame: &mut Frame<'_>, area: Rect, app: &App) {
     frame.render_widget(Paragraph::new(rows.collect::<Vec<_>>()).block(block), area);
 }
 
-fn mark(presence: Presence) -> char {
-    match presence {
-        Presence::Online => '+',
-        Presence::Away => '~',
-        Presence::Offline => '-',
+fn mark(who: &Who) -> char {
+    match who {
+        Who::User(_, Presence::Online) => '+',
+        Who::User(_, Presence::Away) => '~',
+        Who::User(_, Presence::Offline) => '-',
+        Who::Group(_) => '*',
     }
 }
 
@@ -101,15 +104,29 @@ fn draw_conversation(frame: &mut Frame<'_>, area: Rect, app: &mut App, local_tim
         frame.render_widget(Paragraph::new(" no contacts"), title);
         return;
     };
-    let peer = contact.user.id;
-    let name = printable(&contact.user.name, false);
-    let nick = match printable(&contact.user.nick, false) {
-        nick if nick.is_empty() || nick == name => String::new(),
-        nick => format!(" ({nick})"),
+    let peer = contact.peer();
+    let name = printable(contact.name(), false);
+    let about = match &contact.who {
+        Who::User(user, is) => match printable(&user.nick, false) {
+            nick if nick.is_empty() || nick == name => format!(", {}", presence(*is)),
+            nick => format!(" ({nick}), {}", presence(*is)),
+        },
+        Who::Group(group) => format!(", group #g{} of {}", group.id, group.members.len()),
+    };
+    let width = usize::from(window.width).saturating_sub(1);
+    let senders: HashMap<u32, String> = match (&contact.who, app.conversations.get(&peer)) {
+        (Who::Group(_), Some(conversation)) => {
+            let ids: HashSet<u32> = conversation.entries.iter().map(|entry| entry.from).collect();
+            ids.into_iter().map(|id| (id, app.name_of(id))).collect()
+        }
+        _ => HashMap::new(),
+    };
+    let sender = |id: u32| match senders.get(&id) {
+        _ if id == app.me.id => "me".to_owned(),
+        Some(sender) => sender.clone(),
+        None => name.clone(),
     };
     let conversation = app.conversations.entry(peer).or_default();
-    let width = usize::from(window.width).saturating_sub(1);
-    let sender = |id: u32| if id == app.me.id { "me".to_owned() } else { name.clone() };
     let rows = rows(conversation, width, &sender, local_time);
 
     // The window shows the rows up to `scroll` above the last one.
@@ -121,7 +138,7 @@ fn draw_conversation(frame: &mut Frame<'_>, area: Rect, app: &mut App, local_tim
 
     let more =
         if conversation.scroll > 0 { format!(", {} more rows below", conversation.scroll) } else { String::new() };
-    let text = format!(" {name}{nick}, {}{more}", presence(contact.presence));
+    let text = format!(" {name}{about}{more}");
     let style = Style::new().add_modifier(Modifier::BOLD);
     frame.render_widget(Paragraph::new(clip(&text, title.width.into())).style(style), title);
 }
@@ -213,12 +230,11 @@ fn pad(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
     use tt_client::{Content, Message, Peer, User};
 
+    use super::super::app::Known;
     use super::*;
 
     /// Times as in Greenwich, wherever the test runs.
@@ -239,9 +255,10 @@ mod tests {
     fn app(messages: &[Message]) -> App {
         let mut app = App::new(user(1, "alice", "Alice"));
         let presence = HashMap::from([(2, Presence::Online)]);
-        app.on_contacts(vec![user(1, "alice", ""), user(2, "bob", "Bob"), user(3, "王小明", "")], &presence, &[], &[]);
+        let users = vec![user(1, "alice", ""), user(2, "bob", "Bob"), user(3, "王小明", "")];
+        app.on_contacts(Known { users, presence, ..Known::default() });
         let newest_first = messages.iter().rev().cloned().collect();
-        app.on_history(2, 0, Ok(newest_first));
+        app.on_history(Peer::User(2), 0, Ok(newest_first));
         app
     }
 
@@ -300,7 +317,7 @@ mod tests {
         let mut app = app(&messages);
         let rows = screen(&mut app, 80, 24);
         assert!(rows[20].ends_with("bob: text 30"), "{}", rows[20]);
-        app.conversations.get_mut(&2).unwrap().scroll = 1000;
+        app.conversations.get_mut(&Peer::User(2)).unwrap().scroll = 1000;
         let rows = screen(&mut app, 80, 24);
         assert!(rows[2].ends_with("--- 2023-11-14 ---"), "{}", rows[2]);
         assert!(rows[1].ends_with("12 more rows below"), "{}", rows[1]);
@@ -310,7 +327,7 @@ mod tests {
     #[test]
     fn unsent_and_unreadable_messages_say_so() {
         let mut app = app(&[Message { content: Content::Unreadable, ..message(1, 2, "") }]);
-        let conversation = app.conversations.get_mut(&2).unwrap();
+        let conversation = app.conversations.get_mut(&Peer::User(2)).unwrap();
         conversation.add_pending(1, 1, 1_700_000_000, "on its way");
         conversation.add_pending(2, 1, 1_700_000_000, "lost");
         conversation.settle(2, Err("refused".to_owned()));
@@ -324,7 +341,7 @@ mod tests {
     fn a_far_contact_is_scrolled_into_view() {
         let mut app = app(&[]);
         let users = (2..100).map(|id| user(id, &format!("user{id:02}"), "")).collect();
-        app.on_contacts(users, &HashMap::new(), &[], &[]);
+        app.on_contacts(Known { users, ..Known::default() });
         app.selected = Some(97);
         let rows = screen(&mut app, 80, 24);
         assert!(rows[20].starts_with("> - user99"), "{}", rows[20]);

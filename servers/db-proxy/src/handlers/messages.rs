@@ -4,16 +4,16 @@
 //! field 103, so that the msg server can say no to clients that understand it (G6).
 
 use tt_proto::content::{self, Unfit};
-use tt_proto::im::base_define::{MsgInfo, SessionType};
+use tt_proto::im::base_define::MsgInfo;
 use tt_proto::im::message::{
     ImGetLatestMsgIdReq, ImGetLatestMsgIdRsp, ImGetMsgByIdReq, ImGetMsgByIdRsp, ImGetMsgListReq, ImGetMsgListRsp,
     ImMsgData, ImMsgDataReadAck,
 };
 use tt_proto::pdu::encode;
 
-use super::{Request, cut, message_kind, msg_type};
+use super::{Request, cut, message_kind, msg_type, peer};
 use crate::lanes::{Access, Conversation};
-use crate::store::{Applied, Message, MessageKind, NewMessage, Refusal, StoreError, Write};
+use crate::store::{Applied, Message, MessageKind, NewMessage, Peer, Refusal, StoreError, Write};
 use crate::writer::WriteError;
 
 /// Ids in one request for messages; more are not looked up.
@@ -26,10 +26,11 @@ const MAX_CLIENT_MSG_ID: usize = 64;
 struct Reason(u32, &'static str);
 
 const NOT_STORED: Reason = Reason(1, "store failed");
-const NOT_SERVED: Reason = Reason(3, "kind not served");
 const EMPTY: Reason = Reason(3, "empty");
 const TO_ONESELF: Reason = Reason(3, "to oneself");
 const UNKNOWN_USER: Reason = Reason(3, "unknown user");
+const UNKNOWN_GROUP: Reason = Reason(3, "unknown group");
+const NOT_A_MEMBER: Reason = Reason(3, "not a member");
 const BAD_ID: Reason = Reason(3, "message id too long");
 const ID_REUSED: Reason = Reason(6, "message id reused");
 const OVERLOADED: Reason = Reason(7, "overloaded");
@@ -38,18 +39,18 @@ const OVERLOADED: Reason = Reason(7, "overloaded");
 pub(super) fn send(request: &mut Request<'_>) {
     let Some(message) = request.body::<ImMsgData>() else { return };
     let seq = request.seq();
-    let kind = match check(&message) {
-        Ok(kind) => kind,
+    let (to, kind) = match check(&message) {
+        Ok(checked) => checked,
         Err(reason) => {
             request.server.metrics.refused(reason.1);
             request.reply(&refused(message, reason));
             return;
         }
     };
-    let conversation = Conversation::of(message.from_user_id, message.to_session_id);
+    let conversation = Conversation::of(message.from_user_id, to);
     let write = Write::Message(NewMessage {
         from: message.from_user_id,
-        to: message.to_session_id,
+        to,
         created: message.create_time,
         kind,
         content: message.msg_data.clone(),
@@ -57,8 +58,9 @@ pub(super) fn send(request: &mut Request<'_>) {
     });
     let answer = move |server: &mut crate::server::Server, outcome: Result<Applied, WriteError>| {
         let answer = match outcome {
-            Ok(Applied::Message { msg_id, created, .. }) => {
-                ImMsgData { msg_id, create_time: created, refusal: None, ..message }
+            Ok(Applied::Message { msg_id, created, group_version, .. }) => {
+                let group_version = (group_version > 0).then_some(group_version);
+                ImMsgData { msg_id, create_time: created, refusal: None, group_version, ..message }
             }
             // No other answer belongs to a message; not stored is what can be said for sure.
             Ok(_) => refused(message, NOT_STORED),
@@ -73,18 +75,16 @@ pub(super) fn send(request: &mut Request<'_>) {
     request.write(conversation, write, Box::new(answer));
 }
 
-fn check(message: &ImMsgData) -> Result<MessageKind, Reason> {
+fn check(message: &ImMsgData) -> Result<(Peer, MessageKind), Reason> {
     let kind = content::check(message.msg_type, &message.msg_data).map_err(unfit)?;
-    if kind.session != SessionType::SessionTypeSingle {
-        return Err(NOT_SERVED);
-    }
-    if message.from_user_id == message.to_session_id {
+    let to = peer(kind.session, message.to_session_id);
+    if to == Peer::User(message.from_user_id) {
         return Err(TO_ONESELF);
     }
     if message.client_msg_id.as_ref().is_some_and(|id| id.len() > MAX_CLIENT_MSG_ID) {
         return Err(BAD_ID);
     }
-    Ok(message_kind(kind.content))
+    Ok((to, message_kind(kind.content)))
 }
 
 fn unfit(unfit: Unfit) -> Reason {
@@ -101,6 +101,8 @@ fn reason(error: &WriteError) -> Reason {
         WriteError::Store(StoreError::Refused(refusal)) => match refusal {
             Refusal::IdReused => ID_REUSED,
             Refusal::UnknownUser(_) => UNKNOWN_USER,
+            Refusal::UnknownGroup(_) => UNKNOWN_GROUP,
+            Refusal::NotAMember { .. } => NOT_A_MEMBER,
             Refusal::ToOneself => TO_ONESELF,
             Refusal::Empty => EMPTY,
             _ => NOT_STORED,
@@ -117,8 +119,8 @@ fn refused(message: ImMsgData, reason: Reason) -> ImMsgData {
 /// only where the msg server says that the client means it (G5).
 pub(super) fn read(request: &mut Request<'_>) {
     let Some(ack) = request.body::<ImMsgDataReadAck>() else { return };
-    let (user, peer) = (ack.user_id, ack.session_id);
-    let Some(conversation) = request.single(ack.session_type, user, peer) else { return };
+    let user = ack.user_id;
+    let Some((peer, conversation)) = request.conversation(ack.session_type, user, ack.session_id) else { return };
     let write = Write::Read { user, peer, up_to: (ack.exact == Some(true)).then_some(ack.msg_id) };
     request.write(
         conversation,
@@ -135,19 +137,19 @@ pub(super) fn read(request: &mut Request<'_>) {
 /// 0x0309.
 pub(super) fn list(request: &mut Request<'_>) {
     let Some(query) = request.body::<ImGetMsgListReq>() else { return };
-    let (user, peer) = (query.user_id, query.session_id);
-    let Some(conversation) = request.single(query.session_type, user, peer) else { return };
+    let user = query.user_id;
+    let Some((peer, conversation)) = request.conversation(query.session_type, user, query.session_id) else { return };
     request.query(Access::Read(conversation), move |store| {
         let page = store.history(user, peer, query.msg_id_begin, query.msg_cnt)?;
         let mut answer = ImGetMsgListRsp {
             user_id: user,
             session_type: query.session_type,
-            session_id: peer,
+            session_id: query.session_id,
             msg_id_begin: query.msg_id_begin,
             msg_list: Vec::new(),
             attach_data: query.attach_data,
         };
-        answer.msg_list = cut(&answer, page.into_iter().map(info).collect());
+        answer.msg_list = cut(&answer, page.into_iter().map(|message| info(peer, message)).collect());
         Ok(answer)
     });
 }
@@ -155,19 +157,19 @@ pub(super) fn list(request: &mut Request<'_>) {
 /// 0x030d.
 pub(super) fn by_id(request: &mut Request<'_>) {
     let Some(mut query) = request.body::<ImGetMsgByIdReq>() else { return };
-    let (user, peer) = (query.user_id, query.session_id);
-    let Some(conversation) = request.single(query.session_type, user, peer) else { return };
+    let user = query.user_id;
+    let Some((peer, conversation)) = request.conversation(query.session_type, user, query.session_id) else { return };
     request.query(Access::Read(conversation), move |store| {
         query.msg_id_list.truncate(MAX_IDS);
         let page = store.messages_by_id(user, peer, &query.msg_id_list)?;
         let mut answer = ImGetMsgByIdRsp {
             user_id: user,
             session_type: query.session_type,
-            session_id: peer,
+            session_id: query.session_id,
             msg_list: Vec::new(),
             attach_data: query.attach_data,
         };
-        answer.msg_list = cut(&answer, page.into_iter().map(info).collect());
+        answer.msg_list = cut(&answer, page.into_iter().map(|message| info(peer, message)).collect());
         Ok(answer)
     });
 }
@@ -175,25 +177,25 @@ pub(super) fn by_id(request: &mut Request<'_>) {
 /// 0x030b.
 pub(super) fn latest_id(request: &mut Request<'_>) {
     let Some(query) = request.body::<ImGetLatestMsgIdReq>() else { return };
-    let (user, peer) = (query.user_id, query.session_id);
-    let Some(conversation) = request.single(query.session_type, user, peer) else { return };
+    let user = query.user_id;
+    let Some((peer, conversation)) = request.conversation(query.session_type, user, query.session_id) else { return };
     request.query(Access::Read(conversation), move |store| {
         Ok(ImGetLatestMsgIdRsp {
             user_id: user,
             session_type: query.session_type,
-            session_id: peer,
+            session_id: query.session_id,
             latest_msg_id: store.latest_msg_id(user, peer)?,
             attach_data: query.attach_data,
         })
     });
 }
 
-fn info(message: Message) -> MsgInfo {
+fn info(peer: Peer, message: Message) -> MsgInfo {
     MsgInfo {
         msg_id: message.msg_id,
         from_session_id: message.from,
         create_time: message.created,
-        msg_type: msg_type(message.kind),
+        msg_type: msg_type(peer, message.kind),
         msg_data: message.content,
     }
 }

@@ -1,14 +1,14 @@
 //! The lists that a client shows first: recent sessions (0x0201), unread counts (0x0307), and
 //! taking a session off its list (0x0206).
 
-use tt_proto::im::base_define::{ContactSessionInfo, SessionStatusType, SessionType, UnreadInfo};
+use tt_proto::im::base_define::{ContactSessionInfo, SessionStatusType, UnreadInfo};
 use tt_proto::im::buddy::{
     ImRecentContactSessionReq, ImRecentContactSessionRsp, ImRemoveSessionReq, ImRemoveSessionRsp,
 };
 use tt_proto::im::message::{ImUnreadMsgCntReq, ImUnreadMsgCntRsp};
 use tt_proto::pdu::encode;
 
-use super::{Request, cut, msg_type, preview_data};
+use super::{Request, cut, msg_type, preview_data, session};
 use crate::lanes::Access;
 use crate::store::{Applied, Session, Unread, Write};
 
@@ -24,7 +24,7 @@ pub(super) fn recent(request: &mut Request<'_>) {
             contact_session_list: Vec::new(),
             attach_data: query.attach_data,
         };
-        answer.contact_session_list = cut(&answer, sessions.iter().map(session).collect());
+        answer.contact_session_list = cut(&answer, sessions.iter().map(session_info).collect());
         Ok(answer)
     });
 }
@@ -48,8 +48,8 @@ pub(super) fn unread(request: &mut Request<'_>) {
 /// Result 1 where there is nothing to remove, or where it cannot be removed now.
 pub(super) fn remove(request: &mut Request<'_>) {
     let Some(query) = request.body::<ImRemoveSessionReq>() else { return };
-    let (user, peer, seq) = (query.user_id, query.session_id, request.seq());
-    let Some(conversation) = request.single(query.session_type, user, peer) else { return };
+    let (user, seq) = (query.user_id, request.seq());
+    let Some((peer, conversation)) = request.conversation(query.session_type, user, query.session_id) else { return };
     request.write(
         conversation,
         Write::RemoveSession { user, peer },
@@ -59,7 +59,7 @@ pub(super) fn remove(request: &mut Request<'_>) {
                 user_id: user,
                 result_code: u32::from(!removed),
                 session_type: query.session_type,
-                session_id: peer,
+                session_id: query.session_id,
                 attach_data: query.attach_data,
             };
             Some(encode(seq, &answer))
@@ -67,29 +67,31 @@ pub(super) fn remove(request: &mut Request<'_>) {
     );
 }
 
-fn session(session: &Session) -> ContactSessionInfo {
-    let latest = &session.latest;
+fn session_info(row: &Session) -> ContactSessionInfo {
+    let latest = &row.latest;
+    let (session_type, session_id) = session(row.peer);
     ContactSessionInfo {
-        session_id: session.peer,
-        session_type: SessionType::SessionTypeSingle.into(),
+        session_id,
+        session_type: session_type.into(),
         session_status: SessionStatusType::SessionStatusOk.into(),
-        updated_time: session.updated,
+        updated_time: row.updated,
         latest_msg_id: latest.msg_id,
         latest_msg_data: preview_data(latest),
-        latest_msg_type: msg_type(latest.kind),
+        latest_msg_type: msg_type(row.peer, latest.kind),
         latest_msg_from_user_id: latest.from,
     }
 }
 
 fn unread_info(unread: &Unread) -> UnreadInfo {
     let latest = &unread.latest;
+    let (session_type, session_id) = session(unread.peer);
     UnreadInfo {
-        session_id: unread.peer,
-        session_type: SessionType::SessionTypeSingle.into(),
+        session_id,
+        session_type: session_type.into(),
         unread_cnt: unread.count,
         latest_msg_id: latest.msg_id,
         latest_msg_data: preview_data(latest),
-        latest_msg_type: msg_type(latest.kind),
+        latest_msg_type: msg_type(unread.peer, latest.kind),
         latest_msg_from_user_id: latest.from,
     }
 }

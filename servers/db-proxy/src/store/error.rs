@@ -60,6 +60,31 @@ pub enum Refusal {
     /// The client message id belongs to a stored message with other content (G2).
     #[error("the client message id was used for another message")]
     IdReused,
+    /// There is no such group.
+    #[error("there is no group #{0}")]
+    UnknownGroup(u32),
+    /// The user is not in the group.
+    #[error("user #{user} is not in group #{group}")]
+    NotAMember {
+        /// Who.
+        user: u32,
+        /// In which group.
+        group: u32,
+    },
+    /// The user may not change the group in this way.
+    #[error("user #{user} may not change group #{group} so")]
+    NotPermitted {
+        /// Who.
+        user: u32,
+        /// Which group.
+        group: u32,
+    },
+    /// None of the named users can become a member.
+    #[error("nobody to add: they do not exist or are members already")]
+    NobodyToAdd,
+    /// The group would have too many members, or its creator too many groups.
+    #[error("the limit is {0}")]
+    TooMany(&'static str),
     /// The member broke a rule of the schema that no check foresaw.
     #[error("the store does not take it: {0}")]
     Rejected(String),

@@ -12,9 +12,10 @@ pub mod embedded;
 
 pub use error::{Refusal, StoreError};
 pub use model::{
-    AccountChange, Applied, Department, Device, MAX_AVATAR, MAX_DEVICE_ID, MAX_DEVICES, MAX_PUSH_TOKEN, MAX_SIGN_INFO,
-    Message, MessageKind, NewDepartment, NewMessage, NewUser, Page, Platform, Preview, PushToken, Session, Stats,
-    Unread, User, UserStatus, Validation, Write,
+    AccountChange, Applied, Change, Department, Device, Group, GroupKind, GroupLimits, MAX_AVATAR, MAX_DEVICE_ID,
+    MAX_DEVICES, MAX_GROUP_TEXT, MAX_PUSH_TOKEN, MAX_SIGN_INFO, MemberChange, Message, MessageKind, NewDepartment,
+    NewGroup, NewMessage, NewUser, Page, Peer, Platform, Preview, PushToken, Session, Stats, Unread, User, UserStatus,
+    Validation, Write,
 };
 
 /// History and id lists are cut at this many rows.
@@ -56,22 +57,34 @@ pub trait Store: Accounts {
     /// a message that can be shown are left out.
     fn recent_sessions(&self, user: u32, since: u32, limit: u32) -> Result<Vec<Session>, StoreError>;
 
-    /// Per session with unread messages: how many the peer sent above the user's cursor (G5),
-    /// most recent session first.
+    /// Per session with unread messages: how many others sent above the user's cursor (G5), of a
+    /// group since the user joined; most recent session first.
     fn unread(&self, user: u32) -> Result<Vec<Unread>, StoreError>;
 
-    /// Messages between two users with an id of at most `begin` (0: from the newest), newest
+    /// Messages of a conversation with an id of at most `begin` (0: from the newest), newest
     /// first. At most `count` rows, [`MAX_PAGE_ROWS`] and [`MAX_PAGE_BYTES`], whichever is least.
     /// A row that is lost or damaged is left out, so its id is missing from the answer (G7).
-    fn history(&self, user: u32, peer: u32, begin: u32, count: u32) -> Result<Vec<Message>, StoreError>;
+    ///
+    /// Of a group, members see what was stored since they joined, others nothing.
+    fn history(&self, user: u32, peer: Peer, begin: u32, count: u32) -> Result<Vec<Message>, StoreError>;
 
-    /// The messages of these ids between two users, newest first, under the limits of
+    /// The messages of these ids in a conversation, newest first, under the limits of
     /// [`history`](Store::history).
-    fn messages_by_id(&self, user: u32, peer: u32, ids: &[u32]) -> Result<Vec<Message>, StoreError>;
+    fn messages_by_id(&self, user: u32, peer: Peer, ids: &[u32]) -> Result<Vec<Message>, StoreError>;
 
-    /// The newest message id handed out between two users, 0 if none. The id of a message that
-    /// was lost counts, so that the hole shows.
-    fn latest_msg_id(&self, user: u32, peer: u32) -> Result<u32, StoreError>;
+    /// The newest message id handed out in a conversation that the user may see, 0 if none. The
+    /// id of a message that was lost counts, so that the hole shows.
+    fn latest_msg_id(&self, user: u32, peer: Peer) -> Result<u32, StoreError>;
+
+    /// The fixed groups that a user is in, as id and version, newest first.
+    fn fixed_groups(&self, user: u32) -> Result<Vec<(u32, u32)>, StoreError>;
+
+    /// The groups of these ids whose version is above the one given with the id, newest first.
+    /// Only those that `user` is in; 0 is a server that asks for itself and sees all.
+    fn groups(&self, user: u32, wanted: &[(u32, u32)]) -> Result<Vec<Group>, StoreError>;
+
+    /// For which of these users the group's pushes are held back. Who is not in it is left out.
+    fn group_shields(&self, group: u32, users: &[u32]) -> Result<Vec<(u32, bool)>, StoreError>;
 
     /// Applies a batch in order, as one transaction, and returns one answer per member.
     ///
@@ -87,7 +100,7 @@ pub trait Store: Accounts {
     fn stats(&self) -> Stats;
 }
 
-/// What an operator does with accounts, beside a running server or without one.
+/// What an operator does with accounts and groups, beside a running server or without one.
 pub trait Accounts: Send + Sync {
     /// Adds an account and returns its id.
     fn add_user(&self, user: &NewUser) -> Result<u32, StoreError>;
@@ -103,4 +116,13 @@ pub trait Accounts: Send + Sync {
 
     /// Adds a department (id 0) or changes one, and returns its id.
     fn save_department(&self, department: &NewDepartment) -> Result<u32, StoreError>;
+
+    /// Makes a group and returns its id.
+    fn create_group(&self, group: &NewGroup) -> Result<u32, StoreError>;
+
+    /// Changes a group's members and returns who was added or removed.
+    fn change_members(&self, change: &MemberChange) -> Result<Vec<u32>, StoreError>;
+
+    /// Every group, by id.
+    fn list_groups(&self) -> Result<Vec<Group>, StoreError>;
 }

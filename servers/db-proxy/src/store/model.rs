@@ -148,13 +148,22 @@ impl MessageKind {
     }
 }
 
-/// A message between two users, to be stored.
+/// The other end of a conversation, as one of its users names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Peer {
+    /// Another user.
+    User(u32),
+    /// A group that the user is in.
+    Group(u32),
+}
+
+/// A message to a user or a group, to be stored.
 #[derive(Clone)]
 pub struct NewMessage {
     /// Who sends.
     pub from: u32,
     /// Who receives.
-    pub to: u32,
+    pub to: Peer,
     /// When the msg server took it.
     pub created: u32,
     /// What it carries.
@@ -196,8 +205,8 @@ pub struct Preview {
 /// A row of the recent-session list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// The other user.
-    pub peer: u32,
+    /// The other user, or the group.
+    pub peer: Peer,
     /// When something last happened in it.
     pub updated: u32,
     /// Its newest message.
@@ -207,12 +216,102 @@ pub struct Session {
 /// A session with unread messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unread {
-    /// The other user.
-    pub peer: u32,
-    /// Messages above the cursor that the other sent.
+    /// The other user, or the group.
+    pub peer: Peer,
+    /// Messages above the cursor that others sent; of a group, since the user joined.
     pub count: u32,
     /// The session's newest message.
     pub latest: Preview,
+}
+
+/// Who may change a group and who makes it (spec/storage.md §7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupKind {
+    /// Made and changed by an operator, or by its creator.
+    Fixed = 1,
+    /// Made by a user; its members add others, its creator removes them, each may leave.
+    Temporary = 2,
+}
+
+impl GroupKind {
+    /// The kind with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        [Self::Fixed, Self::Temporary].into_iter().find(|kind| *kind as u32 == number)
+    }
+}
+
+/// How large groups may become and how many a user may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupLimits {
+    /// Members of one group.
+    pub members: u32,
+    /// Groups that one user has made.
+    pub created: u32,
+}
+
+/// Longest name and longest picture path of a group, in characters.
+pub const MAX_GROUP_TEXT: usize = 256;
+
+/// A group to be made.
+#[derive(Clone, Debug)]
+pub struct NewGroup {
+    /// Which kind.
+    pub kind: GroupKind,
+    /// Who makes it; 0: an operator. A member only if listed.
+    pub creator: u32,
+    /// Its name, 1 to [`MAX_GROUP_TEXT`] characters.
+    pub name: String,
+    /// Picture: a path on the image store or a full URL.
+    pub avatar: String,
+    /// Who is in it; ids of nobody are left out.
+    pub members: Vec<u32>,
+    /// What it must keep.
+    pub limits: GroupLimits,
+}
+
+/// Whether members come or go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// They come.
+    Add,
+    /// They go.
+    Remove,
+}
+
+/// A change of a group's membership.
+#[derive(Clone, Debug)]
+pub struct MemberChange {
+    /// Who asks for it; 0: an operator, who may do all.
+    pub by: u32,
+    /// Of which group.
+    pub group: u32,
+    /// Whether members come or go.
+    pub change: Change,
+    /// Who. Ids of nobody are left out, and so is who is in the group already, or is not.
+    pub members: Vec<u32>,
+    /// What the group must keep.
+    pub limits: GroupLimits,
+}
+
+/// A group's card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The id on the wire, never reused.
+    pub id: u32,
+    /// Counts the changes of its membership, from 1.
+    pub version: u32,
+    /// Which kind.
+    pub kind: GroupKind,
+    /// Its name.
+    pub name: String,
+    /// Picture.
+    pub avatar: String,
+    /// Who made it; 0: an operator.
+    pub creator: u32,
+    /// Who is in it, by id.
+    pub members: Vec<u32>,
+    /// Whether its pushes are held back for who asked.
+    pub shielded: bool,
 }
 
 /// A change, member of a batch.
@@ -225,7 +324,7 @@ pub enum Write {
         /// Who has read.
         user: u32,
         /// In the conversation with whom.
-        peer: u32,
+        peer: Peer,
         /// Up to this id, at most the newest; `None`: everything there is.
         up_to: Option<u32>,
     },
@@ -234,7 +333,20 @@ pub enum Write {
         /// Whose list.
         user: u32,
         /// The session with whom.
-        peer: u32,
+        peer: Peer,
+    },
+    /// Make a group.
+    CreateGroup(NewGroup),
+    /// Add members to a group or remove some.
+    ChangeMembers(MemberChange),
+    /// Hold a group's pushes back for one of its members, or let them through again.
+    ShieldGroup {
+        /// Which member.
+        user: u32,
+        /// Of which group.
+        group: u32,
+        /// Whether they are held back.
+        on: bool,
     },
     /// Change what a user may change of the own account.
     Account {
@@ -318,6 +430,10 @@ impl Write {
         match self {
             Self::Message(message) => message.content.len(),
             Self::Account { change: AccountChange::SignInfo(text) | AccountChange::Avatar(text), .. } => text.len(),
+            // A row and its index for each member.
+            Self::CreateGroup(NewGroup { members, .. }) | Self::ChangeMembers(MemberChange { members, .. }) => {
+                64 * members.len()
+            }
             Self::Device { device, token, .. } => device.len() + token.as_ref().map_or(0, |push| push.token.len()),
             _ => 0,
         }
@@ -325,7 +441,7 @@ impl Write {
 }
 
 /// What became of a member of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// The message is on disk.
     Message {
@@ -335,6 +451,8 @@ pub enum Applied {
         created: u32,
         /// The same client message id was stored before: no new row.
         repeated: bool,
+        /// The version of the group's membership when it was stored, 0 for a message to a user.
+        group_version: u32,
     },
     /// The cursor stands here now; 0 where there is no conversation.
     Read {
@@ -348,6 +466,22 @@ pub enum Applied {
     },
     /// The account or the device is as it was asked for.
     Changed,
+    /// The group exists.
+    CreatedGroup {
+        /// Its id.
+        id: u32,
+        /// Who is in it, by id: those named who exist.
+        members: Vec<u32>,
+    },
+    /// The members are added or removed.
+    ChangedMembers {
+        /// Who is in the group now, by id.
+        current: Vec<u32>,
+        /// Who was added or removed, by id.
+        changed: Vec<u32>,
+    },
+    /// The group's pushes are held back, or not any more.
+    ShieldedGroup,
 }
 
 /// Counters since the store was opened.
@@ -442,7 +576,8 @@ mod tests {
         let user = NewUser { name: "alice".to_owned(), wire_digest: "secret".to_owned(), ..NewUser::default() };
         let (kind, content) = (MessageKind::Text, Bytes::from_static(b"secret"));
         let message = Message { msg_id: 1, from: 2, created: 3, kind, content: content.clone() };
-        let new = NewMessage { from: 1, to: 2, created: 3, kind, content: content.clone(), client_msg_id: None };
+        let new =
+            NewMessage { from: 1, to: Peer::User(2), created: 3, kind, content: content.clone(), client_msg_id: None };
         let preview = Preview { msg_id: 1, from: 2, kind, text: content };
         let shown = format!("{user:?} {message:?} {new:?} {preview:?}");
         assert!(!shown.contains("secret") && !shown.contains("115"), "{shown}");

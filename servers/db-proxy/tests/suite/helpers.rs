@@ -1,7 +1,9 @@
 //! The few verbs that every test of a store needs.
 
 use bytes::Bytes;
-use tt_db_proxy::store::{Accounts, Applied, Message, MessageKind, NewMessage, NewUser, Store, StoreError, Write};
+use tt_db_proxy::store::{
+    Accounts, Applied, Message, MessageKind, NewMessage, NewUser, Peer, Store, StoreError, Write,
+};
 use tt_proto::password::wire_digest;
 
 /// Adds an account whose password is its name.
@@ -14,7 +16,7 @@ pub(crate) fn user(store: &(impl Accounts + ?Sized), name: &str) -> u32 {
 pub(crate) fn text(from: u32, to: u32, content: &str) -> NewMessage {
     NewMessage {
         from,
-        to,
+        to: Peer::User(to),
         created: 1_700_000_000,
         kind: MessageKind::Text,
         content: Bytes::copy_from_slice(content.as_bytes()),

@@ -3,6 +3,7 @@
 //!
 //! Names begin with the clause of the guarantees that they try to break.
 
+pub(crate) mod groups;
 pub(crate) mod helpers;
 
 use std::collections::BTreeSet;
@@ -10,10 +11,12 @@ use std::collections::BTreeSet;
 use helpers::{apply, ids, send, text, user};
 use tt_db_proxy::store::{
     AccountChange, Applied, MAX_AVATAR, MAX_DEVICE_ID, MAX_DEVICES, MAX_PAGE_BYTES, MAX_PAGE_ROWS, MAX_PUSH_TOKEN,
-    MAX_SIGN_INFO, Message, MessageKind, NewDepartment, NewMessage, NewUser, Platform, PushToken, Refusal, Store,
+    MAX_SIGN_INFO, Message, MessageKind, NewDepartment, NewMessage, NewUser, Peer, Platform, PushToken, Refusal, Store,
     StoreError, UserStatus, Validation, Write,
 };
 use tt_proto::password::wire_digest;
+
+pub(crate) use groups::*;
 
 fn pair(store: &dyn Store) -> (u32, u32) {
     (user(store, "alice"), user(store, "bob"))
@@ -30,16 +33,16 @@ fn refusal(store: &dyn Store, message: NewMessage) -> Refusal {
     }
 }
 
-fn read(store: &dyn Store, user: u32, peer: u32, up_to: Option<u32>) -> u32 {
-    match apply(store, Write::Read { user, peer, up_to }) {
+fn read(store: &dyn Store, user: u32, other: u32, up_to: Option<u32>) -> u32 {
+    match apply(store, Write::Read { user, peer: Peer::User(other), up_to }) {
         Ok(Applied::Read { cursor }) => cursor,
         other => panic!("not read: {other:?}"),
     }
 }
 
-fn unread_count(store: &dyn Store, user: u32, peer: u32) -> u32 {
+fn unread_count(store: &dyn Store, user: u32, other: u32) -> u32 {
     let unread = store.unread(user).expect("unread");
-    unread.iter().find(|row| row.peer == peer).map_or(0, |row| row.count)
+    unread.iter().find(|row| row.peer == Peer::User(other)).map_or(0, |row| row.count)
 }
 
 pub(crate) fn g1_an_acknowledged_message_is_in_the_history_of_both(store: &dyn Store) {
@@ -48,8 +51,8 @@ pub(crate) fn g1_an_acknowledged_message_is_in_the_history_of_both(store: &dyn S
     let msg_id = send(store, sent.clone());
     let expected =
         [Message { msg_id, from: alice, created: sent.created, kind: MessageKind::Text, content: sent.content }];
-    assert_eq!(store.history(alice, bob, 0, 10).expect("history"), expected);
-    assert_eq!(store.history(bob, alice, 0, 10).expect("history"), expected);
+    assert_eq!(store.history(alice, Peer::User(bob), 0, 10).expect("history"), expected);
+    assert_eq!(store.history(bob, Peer::User(alice), 0, 10).expect("history"), expected);
 }
 
 pub(crate) fn g2_the_same_client_id_is_the_same_message(store: &dyn Store) {
@@ -60,8 +63,8 @@ pub(crate) fn g2_the_same_client_id_is_the_same_message(store: &dyn Store) {
     let retry = NewMessage { created: first.created + 60, ..first.clone() };
     let answer = apply(store, Write::Message(retry)).expect("accepted");
     let (msg_id, created, repeated) = (2, first.created, true);
-    assert_eq!(answer, Applied::Message { msg_id, created, repeated });
-    assert_eq!(store.latest_msg_id(alice, bob).expect("latest"), 2);
+    assert_eq!(answer, Applied::Message { msg_id, created, repeated, group_version: 0 });
+    assert_eq!(store.latest_msg_id(alice, Peer::User(bob)).expect("latest"), 2);
 }
 
 pub(crate) fn g2_a_repetition_within_one_batch_is_one_message(store: &dyn Store) {
@@ -80,7 +83,7 @@ pub(crate) fn g2_a_repetition_within_one_batch_is_one_message(store: &dyn Store)
         })
         .collect();
     assert_eq!(given, [(1, false), (2, false), (1, true)]);
-    assert_eq!(ids(&store.history(bob, alice, 0, 10).expect("history")), [2, 1]);
+    assert_eq!(ids(&store.history(bob, Peer::User(alice), 0, 10).expect("history")), [2, 1]);
 }
 
 pub(crate) fn g2_the_same_client_id_with_other_content_is_refused(store: &dyn Store) {
@@ -91,8 +94,8 @@ pub(crate) fn g2_the_same_client_id_with_other_content_is_refused(store: &dyn St
     for other in [text(alice, bob, "two"), text(alice, carol, "one"), voice] {
         assert_eq!(refusal(store, with_id(other, "id")), Refusal::IdReused);
     }
-    assert_eq!(store.latest_msg_id(alice, bob).expect("latest"), 1);
-    assert_eq!(store.latest_msg_id(alice, carol).expect("latest"), 0);
+    assert_eq!(store.latest_msg_id(alice, Peer::User(bob)).expect("latest"), 1);
+    assert_eq!(store.latest_msg_id(alice, Peer::User(carol)).expect("latest"), 0);
 }
 
 pub(crate) fn g2_client_ids_belong_to_their_sender(store: &dyn Store) {
@@ -114,7 +117,7 @@ pub(crate) fn g3_ids_are_dense_per_conversation_and_shared_by_both_directions(st
     assert_eq!(send(store, text(bob, alice, "2")), 2);
     assert_eq!(send(store, text(alice, carol, "another conversation")), 1);
     assert_eq!(send(store, text(alice, bob, "3")), 3);
-    let page = store.history(alice, bob, 0, 10).expect("history");
+    let page = store.history(alice, Peer::User(bob), 0, 10).expect("history");
     assert_eq!(ids(&page), [3, 2, 1]);
     let senders: Vec<_> = page.iter().map(|message| message.from).collect();
     assert_eq!(senders, [alice, bob, alice]);
@@ -169,7 +172,7 @@ pub(crate) fn g3_a_refused_member_uses_no_id_and_leaves_the_others_alone(store: 
         assert_eq!(answers[1], Err(Refusal::UnknownUser(4_000_000).into()));
         assert!(matches!(answers[2], Ok(Applied::Message { msg_id, .. }) if msg_id == first + 1), "{answers:?}");
     }
-    assert_eq!(ids(&store.history(bob, alice, 0, 10).expect("history")), [4, 3, 2, 1]);
+    assert_eq!(ids(&store.history(bob, Peer::User(alice), 0, 10).expect("history")), [4, 3, 2, 1]);
 }
 
 pub(crate) fn g6_what_cannot_be_stored_is_refused_with_a_reason(store: &dyn Store) {
@@ -216,7 +219,7 @@ pub(crate) fn g5_a_read_in_the_batch_of_a_message_covers_what_came_before_it(sto
     let (alice, bob) = pair(store);
     let answers = store.apply(&[
         Write::Message(text(alice, bob, "seen")),
-        Write::Read { user: bob, peer: alice, up_to: None },
+        Write::Read { user: bob, peer: Peer::User(alice), up_to: None },
         Write::Message(text(alice, bob, "not seen")),
     ]);
     assert_eq!(answers[1], Ok(Applied::Read { cursor: 1 }));
@@ -235,13 +238,13 @@ pub(crate) fn history_pages_by_begin_and_count(store: &dyn Store) {
     for number in 1..=10 {
         send(store, text(alice, bob, &format!("{number}")));
     }
-    let page = |begin, count| ids(&store.history(bob, alice, begin, count).expect("history"));
+    let page = |begin, count| ids(&store.history(bob, Peer::User(alice), begin, count).expect("history"));
     assert_eq!(page(0, 3), [10, 9, 8]);
     assert_eq!(page(7, 3), [7, 6, 5]);
     assert_eq!(page(2, 9), [2, 1]);
     assert_eq!(page(u32::MAX, 1), [10]);
     assert!(page(0, 0).is_empty());
-    assert!(store.history(alice, 99, 0, 10).expect("history").is_empty());
+    assert!(store.history(alice, Peer::User(99), 0, 10).expect("history").is_empty());
 }
 
 pub(crate) fn history_is_cut_at_the_row_limit(store: &dyn Store) {
@@ -249,7 +252,7 @@ pub(crate) fn history_is_cut_at_the_row_limit(store: &dyn Store) {
     let batch: Vec<_> =
         (0..MAX_PAGE_ROWS + 5).map(|number| Write::Message(text(alice, bob, &format!("{number}")))).collect();
     assert!(store.apply(&batch).iter().all(Result::is_ok));
-    let page = store.history(alice, bob, 0, u32::MAX).expect("history");
+    let page = store.history(alice, Peer::User(bob), 0, u32::MAX).expect("history");
     assert_eq!(page.len(), MAX_PAGE_ROWS as usize);
     assert_eq!(page[0].msg_id, MAX_PAGE_ROWS + 5);
 }
@@ -262,10 +265,10 @@ pub(crate) fn history_is_cut_before_a_page_outgrows_a_frame(store: &dyn Store) {
         send(store, voice);
     }
     let fit = MAX_PAGE_BYTES / body.len();
-    let newest = store.history(bob, alice, 0, 5).expect("history");
+    let newest = store.history(bob, Peer::User(alice), 0, 5).expect("history");
     assert_eq!(ids(&newest), (6 - fit as u32..=5).rev().collect::<Vec<_>>());
     assert!(newest.iter().all(|message| message.content.len() == body.len()));
-    let listed = store.messages_by_id(bob, alice, &[1, 2, 3, 4, 5]).expect("by id");
+    let listed = store.messages_by_id(bob, Peer::User(alice), &[1, 2, 3, 4, 5]).expect("by id");
     assert_eq!(listed.len(), fit);
 }
 
@@ -274,16 +277,16 @@ pub(crate) fn messages_are_found_by_id_newest_first(store: &dyn Store) {
     for number in 1..=4 {
         send(store, text(alice, bob, &format!("{number}")));
     }
-    let found = store.messages_by_id(bob, alice, &[2, 4, 2, 0, 99]).expect("by id");
+    let found = store.messages_by_id(bob, Peer::User(alice), &[2, 4, 2, 0, 99]).expect("by id");
     assert_eq!(ids(&found), [4, 2]);
-    assert!(store.messages_by_id(bob, alice, &[]).expect("by id").is_empty());
+    assert!(store.messages_by_id(bob, Peer::User(alice), &[]).expect("by id").is_empty());
 }
 
 pub(crate) fn the_latest_id_is_zero_before_the_first_message(store: &dyn Store) {
     let (alice, bob) = pair(store);
-    assert_eq!(store.latest_msg_id(alice, bob).expect("latest"), 0);
+    assert_eq!(store.latest_msg_id(alice, Peer::User(bob)).expect("latest"), 0);
     send(store, text(alice, bob, "1"));
-    assert_eq!(store.latest_msg_id(bob, alice).expect("latest"), 1);
+    assert_eq!(store.latest_msg_id(bob, Peer::User(alice)).expect("latest"), 1);
 }
 
 pub(crate) fn sessions_show_their_newest_message(store: &dyn Store) {
@@ -294,8 +297,8 @@ pub(crate) fn sessions_show_their_newest_message(store: &dyn Store) {
     let voice = NewMessage { kind: MessageKind::Voice, ..text(alice, carol, "\0\0\0\u{3}sound") };
     send(store, voice);
     let sessions = store.recent_sessions(alice, 0, 100).expect("sessions");
-    let with = |peer| {
-        let row = sessions.iter().find(|row| row.peer == peer);
+    let with = |other| {
+        let row = sessions.iter().find(|row| row.peer == Peer::User(other));
         &row.expect("a session").latest
     };
     assert_eq!(sessions.len(), 2);
@@ -313,7 +316,7 @@ pub(crate) fn sessions_show_their_newest_message(store: &dyn Store) {
 
 pub(crate) fn a_removed_session_is_read_and_comes_back_with_the_next_message(store: &dyn Store) {
     let (alice, bob) = pair(store);
-    let remove = |user, peer| apply(store, Write::RemoveSession { user, peer });
+    let remove = |user, other| apply(store, Write::RemoveSession { user, peer: Peer::User(other) });
     let listed = |user| store.recent_sessions(user, 0, 100).expect("sessions").len();
     assert_eq!(remove(bob, alice), Ok(Applied::RemovedSession { found: false }));
     send(store, text(alice, bob, "one"));
@@ -323,16 +326,16 @@ pub(crate) fn a_removed_session_is_read_and_comes_back_with_the_next_message(sto
     assert!(store.unread(bob).expect("unread").is_empty());
     send(store, text(alice, bob, "two"));
     assert_eq!((listed(bob), unread_count(store, bob, alice)), (1, 1));
-    assert_eq!(ids(&store.history(bob, alice, 0, 10).expect("history")), [2, 1]);
+    assert_eq!(ids(&store.history(bob, Peer::User(alice), 0, 10).expect("history")), [2, 1]);
 }
 
 pub(crate) fn a_session_is_removed_in_the_batch_that_made_it(store: &dyn Store) {
     let (alice, bob) = pair(store);
     let answers = store.apply(&[
         Write::Message(text(alice, bob, "one")),
-        Write::RemoveSession { user: bob, peer: alice },
+        Write::RemoveSession { user: bob, peer: Peer::User(alice) },
         Write::Message(text(bob, alice, "two")),
-        Write::RemoveSession { user: alice, peer: bob },
+        Write::RemoveSession { user: alice, peer: Peer::User(bob) },
     ]);
     assert_eq!(answers[1], Ok(Applied::RemovedSession { found: true }));
     assert_eq!(answers[3], Ok(Applied::RemovedSession { found: true }));

@@ -4,6 +4,7 @@
 mod account;
 mod bad_input;
 mod catch_up;
+mod groups;
 mod kick;
 mod logs;
 mod messages;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tt_proto::Command;
-use tt_proto::im::base_define::{MsgType, SessionType};
+use tt_proto::im::base_define::SessionType;
 use tt_proto::im::login::ImLoginRes;
 use tt_proto::im::message::{
     ImClientTimeReq, ImClientTimeRsp, ImMsgData, ImMsgDataAck, ImMsgDataReadAck, ImMsgDataReadNotify,
@@ -138,7 +138,6 @@ fn g4_a_message_whose_first_answer_was_lost_is_delivered_in_its_place() {
 
 /// What is not accepted, and the result a capable client reads.
 fn refused() -> Vec<(ImMsgData, u32)> {
-    let of = |kind: MsgType| ImMsgData { msg_type: kind.into(), ..text(2, "x") };
     vec![
         (text(2, ""), 3),
         (text(2, &"x".repeat(MAX_TEXT + 1)), 5),
@@ -148,8 +147,6 @@ fn refused() -> Vec<(ImMsgData, u32)> {
         (voice(2, MAX_VOICE - 3), 5),
         (voice(1, 10), 3),
         (ImMsgData { msg_data: Bytes::from_static(b"\0\0\0"), ..voice(2, 10) }, 3),
-        (of(MsgType::MsgTypeGroupText), 3),
-        (of(MsgType::MsgTypeGroupAudio), 3),
         (ImMsgData { client_msg_id: Some("x".repeat(65)), ..text(2, "x") }, 3),
     ]
 }

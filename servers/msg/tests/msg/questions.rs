@@ -11,7 +11,7 @@ use tt_proto::im::buddy::{
 };
 use tt_proto::im::message::{
     ImClientTimeReq, ImClientTimeRsp, ImGetLatestMsgIdReq, ImGetLatestMsgIdRsp, ImGetMsgByIdReq, ImGetMsgByIdRsp,
-    ImGetMsgListReq, ImGetMsgListRsp, ImMsgDataReadAck, ImUnreadMsgCntReq, ImUnreadMsgCntRsp,
+    ImGetMsgListReq, ImGetMsgListRsp, ImUnreadMsgCntReq, ImUnreadMsgCntRsp,
 };
 use tt_proto::pdu::{self, MAX_TO_CLIENT};
 use tt_proto::{Attach, Body};
@@ -21,7 +21,7 @@ use crate::support::{PC, PHONE, Wire, World};
 const SINGLE: i32 = SessionType::SessionTypeSingle as i32;
 
 /// The client asks, `server` must hear `heard` and gives `answer`; the client gets it.
-fn relay<Q, R>(client: &mut Wire, server: &mut Wire, asked: &Q, heard: &Q, answer: &R)
+pub(crate) fn relay<Q, R>(client: &mut Wire, server: &mut Wire, asked: &Q, heard: &Q, answer: &R)
 where
     Q: Body + Attach + PartialEq + Debug,
     R: Body + Attach + Clone + PartialEq + Debug,
@@ -166,25 +166,6 @@ fn an_unknown_session_type_is_ignored() {
     client.send(1, &ImGetLatestMsgIdReq { session_type, ..ImGetLatestMsgIdReq::default() });
     client.send(1, &ImRemoveSessionReq { session_type, ..ImRemoveSessionReq::default() });
     world.expect_nothing_at_the_store(&mut client);
-}
-
-/// The store has no answer for them, and each question would occupy a call until its
-/// time is up: a few clients could so keep everybody else from signing in.
-#[test]
-fn group_sessions_are_ignored_and_occupy_no_call() {
-    let mut world = World::new();
-    let mut client = world.sign_in(5, PC);
-    let mut phone = world.sign_in(5, PHONE);
-    let session_type = SessionType::SessionTypeGroup.into();
-    client.send(1, &ImGetMsgListReq { session_type, ..ImGetMsgListReq::default() });
-    client.send(2, &ImGetMsgByIdReq { session_type, ..ImGetMsgByIdReq::default() });
-    client.send(3, &ImGetLatestMsgIdReq { session_type, ..ImGetLatestMsgIdReq::default() });
-    client.send(4, &ImRemoveSessionReq { session_type, ..ImRemoveSessionReq::default() });
-    client.send(5, &ImMsgDataReadAck { session_type, ..ImMsgDataReadAck::default() });
-    world.expect_nothing_at_the_store(&mut client);
-    phone.expect_nothing();
-    assert_eq!(world.server.metric("teamtalk_calls_pending"), 0);
-    assert_eq!(world.server.metric("teamtalk_requests_ignored_total{kind=\"unknown\"}"), 5);
 }
 
 #[test]

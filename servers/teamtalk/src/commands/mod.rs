@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod dev;
+pub(crate) mod group;
 pub(crate) mod role;
 pub(crate) mod user;
 

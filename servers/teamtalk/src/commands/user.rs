@@ -71,7 +71,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn directory(&self) -> Outcome<PathBuf> {
+    pub(crate) fn directory(&self) -> Outcome<PathBuf> {
         match (&self.data, &self.config) {
             (Some(data), _) => Ok(data.clone()),
             (None, Some(file)) => {

@@ -202,7 +202,7 @@ fn check_name(name: &str) -> Result<(), Refusal> {
     check_text(name, 32, "a login name has at most 32 characters, none of them a control character")
 }
 
-fn check_text(text: &str, limit: usize, rule: &'static str) -> Result<(), Refusal> {
+pub(super) fn check_text(text: &str, limit: usize, rule: &'static str) -> Result<(), Refusal> {
     if text.chars().count() > limit || text.chars().any(unprintable) {
         return Err(Refusal::BadField(rule));
     }

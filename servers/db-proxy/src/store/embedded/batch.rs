@@ -1,18 +1,19 @@
 //! One batch is one transaction: ids are handed out in it (G3), a repeated client message id is
 //! found in it (G2), and all of it is on disk or none.
 //!
-//! A conversation's counter and its two session rows are written once per batch, however many
-//! messages it got.
+//! A conversation's counter and its two session rows, or its group's time, are written once per
+//! batch, however many messages it got. Nothing is written per member of a group.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+use super::accounts::Trouble;
 use super::connection::store_error;
 use super::marks::Mark;
 use super::row::{self, Numbers, Place};
-use super::{SINGLE, now, settings};
-use crate::store::{Applied, NewMessage, Refusal, StoreError, Write};
+use super::{GROUP, SINGLE, groups, kind_of, now, pair, settings};
+use crate::store::{Applied, MemberChange, NewMessage, Peer, Refusal, StoreError, Write};
 
 /// One answer per member, and the new mark of each conversation that got a message.
 pub(super) type Done = (Vec<Result<Applied, StoreError>>, Vec<(i64, Mark)>);
@@ -71,6 +72,11 @@ fn run(db: &mut Connection, batch: &[Write], set_aside: &BTreeMap<usize, StoreEr
             Write::Device { user, device, token } => {
                 settings::keep_device(open.db, *user, device, token.as_ref(), open.now)
             }
+            Write::CreateGroup(new) => groups::create(&step, new, open.now).map_err(Rejection::from),
+            Write::ChangeMembers(change) => open.change_members(change),
+            Write::ShieldGroup { user, group, on } => {
+                groups::shield(&step, *user, *group, *on).map_err(Rejection::from)
+            }
         };
         answers.push(match answer {
             Ok(applied) => Ok(applied),
@@ -109,6 +115,15 @@ impl From<Refusal> for Rejection {
     }
 }
 
+impl From<Trouble> for Rejection {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Refused(refusal) => refusal.into(),
+            Trouble::Database(error) => error.into(),
+        }
+    }
+}
+
 /// A conversation as this batch has left it so far.
 struct Conversation {
     id: i64,
@@ -122,7 +137,7 @@ struct Conversation {
 struct Batch<'a> {
     db: &'a Connection,
     now: u32,
-    /// By pair, smaller id first.
+    /// By pair, as [`pair`] gives it.
     conversations: BTreeMap<(u32, u32), Conversation>,
 }
 
@@ -131,7 +146,7 @@ impl Batch<'_> {
         if message.content.is_empty() {
             return Err(Refusal::Empty.into());
         }
-        if message.from == message.to {
+        if message.to == Peer::User(message.from) {
             return Err(Refusal::ToOneself.into());
         }
         let pair = pair(message.from, message.to);
@@ -140,10 +155,18 @@ impl Batch<'_> {
         {
             return Ok(first);
         }
-        if self.find(pair)?.is_none_or(|found| !found.grown) {
-            self.begin(pair)?;
+        let mut group_version = 0;
+        match message.to {
+            Peer::User(_) if self.find(pair)?.is_some_and(|found| found.grown) => {}
+            Peer::User(_) => self.begin(pair)?,
+            Peer::Group(group) => {
+                group_version = groups::admit(self.db, message.from, group)?;
+                if self.find(pair)?.is_none() {
+                    return Err(Refusal::UnknownGroup(group).into());
+                }
+            }
         }
-        let conversation = self.conversations.get_mut(&pair).expect("begun in this batch");
+        let conversation = self.conversations.get_mut(&pair).expect("found or begun above");
         let msg_id = conversation.last_msg_id + 1;
         let numbers = Numbers {
             msg_id,
@@ -172,7 +195,7 @@ impl Batch<'_> {
         conversation.last_msg_id = msg_id;
         conversation.grown = true;
         conversation.unsettled = true;
-        Ok(Applied::Message { msg_id, created: message.created, repeated: false })
+        Ok(Applied::Message { msg_id, created: message.created, repeated: false, group_version })
     }
 
     /// G2: the answer to a client message id that is stored already.
@@ -194,12 +217,17 @@ impl Batch<'_> {
         match stored {
             None => Ok(None),
             Some(Some(Err(damaged))) => {
-                let which = format!("message {} between #{} and #{}", damaged.msg_id, pair.0, pair.1);
+                let which = format!("message {} of conversation #{} #{}", damaged.msg_id, pair.0, pair.1);
                 Err(Rejection::Refused(StoreError::Damaged(which)))
             }
             // Not the time: the msg server stamps each attempt anew.
             Some(Some(Ok(Some(first)))) if first.kind == message.kind && first.content == message.content => {
-                Ok(Some(Applied::Message { msg_id: first.msg_id, created: first.created, repeated: true }))
+                let group_version = match message.to {
+                    Peer::User(_) => 0,
+                    Peer::Group(group) => groups::version(self.db, group)?,
+                };
+                let (msg_id, created) = (first.msg_id, first.created);
+                Ok(Some(Applied::Message { msg_id, created, repeated: true, group_version }))
             }
             // Another content, or another conversation.
             Some(_) => Err(Refusal::IdReused.into()),
@@ -207,7 +235,12 @@ impl Batch<'_> {
     }
 
     /// G5: the cursor only moves forward, and never past the newest message.
-    fn read(&mut self, user: u32, peer: u32, up_to: Option<u32>) -> Result<Applied, Rejection> {
+    fn read(&mut self, user: u32, peer: Peer, up_to: Option<u32>) -> Result<Applied, Rejection> {
+        if let Peer::Group(group) = peer
+            && groups::membership(self.db, user, group)?.is_none()
+        {
+            return Ok(Applied::Read { cursor: 0 });
+        }
         let Some(conversation) = self.find(pair(user, peer))? else {
             return Ok(Applied::Read { cursor: 0 });
         };
@@ -224,19 +257,30 @@ impl Batch<'_> {
         Ok(Applied::Read { cursor })
     }
 
-    fn remove_session(&mut self, user: u32, peer: u32) -> Result<Applied, Rejection> {
+    fn remove_session(&mut self, user: u32, peer: Peer) -> Result<Applied, Rejection> {
         self.settle(pair(user, peer))?;
-        let removed = self
-            .db
-            .prepare_cached(
-                "UPDATE session SET status = 1, updated = max(updated, ?4)
-                 WHERE user = ?1 AND kind = ?2 AND peer = ?3 AND status = 0",
-            )?
-            .execute(params![user, SINGLE, peer, self.now])?;
-        if removed == 1 {
+        let found = match peer {
+            Peer::User(_) => {
+                self.db
+                    .prepare_cached(
+                        "UPDATE session SET status = 1, updated = max(updated, ?4)
+                         WHERE user = ?1 AND kind = ?2 AND peer = ?3 AND status = 0",
+                    )?
+                    .execute(params![user, peer.kind(), peer.id(), self.now])?
+                    == 1
+            }
+            Peer::Group(group) => groups::hide(self.db, user, group)?,
+        };
+        if found {
             self.read(user, peer, None)?;
         }
-        Ok(Applied::RemovedSession { found: removed == 1 })
+        Ok(Applied::RemovedSession { found })
+    }
+
+    fn change_members(&mut self, change: &MemberChange) -> Result<Applied, Rejection> {
+        // Who comes sees what is stored from here on.
+        self.settle((change.group, 0))?;
+        Ok(groups::change(self.db, change, self.now)?)
     }
 
     fn find(&mut self, pair: (u32, u32)) -> rusqlite::Result<Option<&mut Conversation>> {
@@ -247,7 +291,7 @@ impl Batch<'_> {
                     "SELECT id, last_msg_id FROM conversation
                      WHERE kind = ?1 AND low = ?2 AND high = ?3",
                 )?
-                .query_row(params![SINGLE, pair.0, pair.1], |row| {
+                .query_row(params![kind_of(pair), pair.0, pair.1], |row| {
                     Ok(Conversation { id: row.get(0)?, last_msg_id: row.get(1)?, grown: false, unsettled: false })
                 })
                 .optional()?;
@@ -272,7 +316,7 @@ impl Batch<'_> {
         let id = self
             .db
             .prepare_cached("INSERT INTO conversation (kind, low, high, created) VALUES (?1, ?2, ?3, ?4)")?
-            .insert(params![SINGLE, pair.0, pair.1, self.now])?;
+            .insert(params![kind_of(pair), pair.0, pair.1, self.now])?;
         self.conversations.insert(pair, Conversation { id, last_msg_id: 0, grown: false, unsettled: false });
         Ok(())
     }
@@ -285,7 +329,11 @@ impl Batch<'_> {
         self.db
             .prepare_cached("UPDATE conversation SET last_msg_id = ?2 WHERE id = ?1")?
             .execute(params![conversation.id, conversation.last_msg_id])?;
-        for (user, peer) in [pair, (pair.1, pair.0)] {
+        let sessions = if kind_of(pair) == GROUP { &[][..] } else { &[pair, (pair.1, pair.0)] };
+        if sessions.is_empty() {
+            groups::chatted(self.db, pair.0, self.now)?;
+        }
+        for (user, peer) in sessions {
             self.db
                 .prepare_cached(
                     "INSERT INTO session (user, kind, peer, conversation, created, updated)
@@ -317,10 +365,9 @@ fn pair_of(write: &Write) -> (u32, u32) {
         Write::Message(message) => pair(message.from, message.to),
         Write::Read { user, peer, .. } | Write::RemoveSession { user, peer } => pair(*user, *peer),
         Write::Account { user, .. } | Write::Device { user, .. } => (*user, *user),
+        Write::ChangeMembers(change) => pair(change.by, Peer::Group(change.group)),
+        Write::ShieldGroup { user, group, .. } => pair(*user, Peer::Group(*group)),
+        // No conversation has this one.
+        Write::CreateGroup(_) => (0, 0),
     }
-}
-
-/// A pair of users in the order in which conversations name it.
-fn pair(one: u32, other: u32) -> (u32, u32) {
-    (one.min(other), one.max(other))
 }

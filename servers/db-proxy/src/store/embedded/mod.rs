@@ -14,6 +14,7 @@ mod accounts;
 mod batch;
 mod connection;
 mod directory;
+mod groups;
 mod marks;
 mod reads;
 mod recovery;
@@ -32,8 +33,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    Accounts, Applied, Department, Device, Message, NewDepartment, NewUser, Page, Session, Stats, Store, StoreError,
-    Unread, User, UserStatus, Validation, Write,
+    Accounts, Applied, Department, Device, Group, MemberChange, Message, NewDepartment, NewGroup, NewUser, Page, Peer,
+    Session, Stats, Store, StoreError, Unread, User, UserStatus, Validation, Write,
 };
 use accounts::Trouble;
 use connection::{Readers, open_error, open_serving, open_writer, store_error};
@@ -46,6 +47,35 @@ pub use directory::{DATABASE, LOCK, MARKS, OpenError, create};
 const SINGLE: u32 = 1;
 /// `kind` of a group's.
 const GROUP: u32 = 2;
+
+impl Peer {
+    fn id(self) -> u32 {
+        match self {
+            Self::User(id) | Self::Group(id) => id,
+        }
+    }
+
+    fn kind(self) -> u32 {
+        match self {
+            Self::User(_) => SINGLE,
+            Self::Group(_) => GROUP,
+        }
+    }
+}
+
+/// What names a conversation: two users, the smaller id first, or a group and 0. Nobody has the
+/// id 0, so the two never meet.
+fn pair(user: u32, peer: Peer) -> (u32, u32) {
+    match peer {
+        Peer::User(other) => (user.min(other), user.max(other)),
+        Peer::Group(group) => (group, 0),
+    }
+}
+
+/// `kind` of the conversation that has this pair.
+fn kind_of(pair: (u32, u32)) -> u32 {
+    if pair.1 == 0 { GROUP } else { SINGLE }
+}
 
 /// The store of a serving process.
 #[derive(Debug)]
@@ -141,16 +171,28 @@ impl Store for Embedded {
         self.read_unread(user)
     }
 
-    fn history(&self, user: u32, peer: u32, begin: u32, count: u32) -> Result<Vec<Message>, StoreError> {
+    fn history(&self, user: u32, peer: Peer, begin: u32, count: u32) -> Result<Vec<Message>, StoreError> {
         self.read_history(user, peer, begin, count)
     }
 
-    fn messages_by_id(&self, user: u32, peer: u32, ids: &[u32]) -> Result<Vec<Message>, StoreError> {
+    fn messages_by_id(&self, user: u32, peer: Peer, ids: &[u32]) -> Result<Vec<Message>, StoreError> {
         self.read_by_id(user, peer, ids)
     }
 
-    fn latest_msg_id(&self, user: u32, peer: u32) -> Result<u32, StoreError> {
+    fn latest_msg_id(&self, user: u32, peer: Peer) -> Result<u32, StoreError> {
         self.read_latest_id(user, peer)
+    }
+
+    fn fixed_groups(&self, user: u32) -> Result<Vec<(u32, u32)>, StoreError> {
+        self.read(|db| groups::fixed(db, user))
+    }
+
+    fn groups(&self, user: u32, wanted: &[(u32, u32)]) -> Result<Vec<Group>, StoreError> {
+        self.read(|db| groups::cards(db, user, wanted))
+    }
+
+    fn group_shields(&self, group: u32, users: &[u32]) -> Result<Vec<(u32, bool)>, StoreError> {
+        self.read(|db| groups::shields(db, group, users))
     }
 
     fn apply(&self, batch: &[Write]) -> Vec<Result<Applied, StoreError>> {
@@ -202,6 +244,18 @@ impl Accounts for Embedded {
     fn save_department(&self, department: &NewDepartment) -> Result<u32, StoreError> {
         self.verb(|db| accounts::save_department(db, department))
     }
+
+    fn create_group(&self, group: &NewGroup) -> Result<u32, StoreError> {
+        self.verb(|db| groups::make(db, group, now()).map(|(id, _)| id))
+    }
+
+    fn change_members(&self, change: &MemberChange) -> Result<Vec<u32>, StoreError> {
+        self.verb(|db| groups::alter(db, change, now()))
+    }
+
+    fn list_groups(&self) -> Result<Vec<Group>, StoreError> {
+        self.read(|db| groups::list(db))
+    }
 }
 
 /// Accounts of a data directory, beside the process that serves it or without one.
@@ -251,6 +305,18 @@ impl Accounts for Operator {
 
     fn save_department(&self, department: &NewDepartment) -> Result<u32, StoreError> {
         self.verb(|db| accounts::save_department(db, department))
+    }
+
+    fn create_group(&self, group: &NewGroup) -> Result<u32, StoreError> {
+        self.verb(|db| groups::make(db, group, now()).map(|(id, _)| id))
+    }
+
+    fn change_members(&self, change: &MemberChange) -> Result<Vec<u32>, StoreError> {
+        self.verb(|db| groups::alter(db, change, now()))
+    }
+
+    fn list_groups(&self) -> Result<Vec<Group>, StoreError> {
+        self.verb(|db| Ok(groups::list(db)?))
     }
 }
 

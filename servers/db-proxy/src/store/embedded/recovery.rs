@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::SINGLE;
+use super::kind_of;
 use super::marks::{Mark, Marks, Slot};
 use super::row::{self, Numbers, Place};
 use crate::store::MessageKind;
@@ -77,7 +77,9 @@ pub(super) fn reconcile(db: &mut Connection, marks: &Marks) -> Result<Findings, 
     for conversation in &known {
         let Conversation { kind, mut low, mut high, .. } = *conversation;
         let mark = match found.remove(&conversation.id) {
-            Some(mark) if (kind_of(mark), mark.low, mark.high) == (kind, low, high) => Some(mark.msg_id),
+            Some(mark) if (kind_of((mark.low, mark.high)), mark.low, mark.high) == (kind, low, high) => {
+                Some(mark.msg_id)
+            }
             Some(mark) if vouches(&step, conversation.id, mark)? => {
                 log::error!(
                     "conversation {} was said to be of kind {kind} with #{low} and #{high}; it is of #{} and #{}",
@@ -89,7 +91,7 @@ pub(super) fn reconcile(db: &mut Connection, marks: &Marks) -> Result<Findings, 
                 (low, high) = (mark.low, mark.high);
                 step.execute(
                     "UPDATE conversation SET kind = ?2, low = ?3, high = ?4 WHERE id = ?1",
-                    params![conversation.id, kind_of(mark), low, high],
+                    params![conversation.id, kind_of((low, high)), low, high],
                 )?;
                 Some(mark.msg_id)
             }
@@ -151,7 +153,7 @@ pub(super) fn reconcile(db: &mut Connection, marks: &Marks) -> Result<Findings, 
 
 /// Tables whose indexes decide what is found. (Messages are found by their own tree, and there are
 /// too many of them to look at each at every start.)
-const INDEXED: [&str; 5] = ["conversation", "session", "user", "depart", "device"];
+const INDEXED: [&str; 7] = ["conversation", "session", "user", "depart", "device", "chat_group", "group_member"];
 
 /// Looks for indexes that do not say what their tables say, and builds those anew. A conversation
 /// that is not found by its pair would begin again with id 1.
@@ -221,12 +223,7 @@ fn revive(step: &Transaction<'_>, id: i64, mark: Mark) -> rusqlite::Result<bool>
     let made = step.execute(
         "INSERT INTO conversation (id, kind, low, high, last_msg_id, created) VALUES (?1, ?2, ?3, ?4, ?5, unixepoch())
          ON CONFLICT (kind, low, high) DO NOTHING",
-        params![id, kind_of(mark), mark.low, mark.high, mark.msg_id],
+        params![id, kind_of((mark.low, mark.high)), mark.low, mark.high, mark.msg_id],
     )?;
     Ok(made == 1)
-}
-
-/// The kind of conversation that a mark is of.
-fn kind_of(mark: Mark) -> u32 {
-    if mark.high == 0 { super::GROUP } else { SINGLE }
 }

@@ -6,7 +6,7 @@
 use rusqlite::{Connection, TransactionBehavior};
 
 /// One SQL script per version, in order.
-const MIGRATIONS: &[&str] = &[V1, V2];
+const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 /// The version that this program writes.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -102,6 +102,35 @@ CREATE TABLE device (
     updated  INTEGER NOT NULL,
     PRIMARY KEY (user, device)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Groups. A message to a group writes nothing per member: whether a member has the group on the
+/// list of sessions, and how much is unread, follows from the ids that are kept here.
+const V3: &str = "
+CREATE TABLE chat_group (
+    id           INTEGER PRIMARY KEY,          -- never reused, see groups.rs
+    kind         INTEGER NOT NULL,             -- 1 fixed, 2 temporary
+    name         TEXT    NOT NULL,
+    avatar       TEXT    NOT NULL DEFAULT '',
+    creator      INTEGER NOT NULL,             -- 0: an operator
+    version      INTEGER NOT NULL DEFAULT 1,   -- one more with each change of membership
+    conversation INTEGER NOT NULL UNIQUE REFERENCES conversation (id),
+    last_chatted INTEGER NOT NULL DEFAULT 0,   -- time of the newest message
+    created      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX chat_group_by_creator ON chat_group (creator);
+
+CREATE TABLE group_member (
+    group_id     INTEGER NOT NULL REFERENCES chat_group (id),
+    user         INTEGER NOT NULL REFERENCES user (id),
+    status       INTEGER NOT NULL DEFAULT 0,   -- 0 member, 1 gone
+    joined_after INTEGER NOT NULL,             -- sees messages above this id
+    hidden_up_to INTEGER NOT NULL DEFAULT 0,   -- the session is on the list if there is one above this id
+    shield       INTEGER NOT NULL DEFAULT 0,   -- 1: no pushes
+    joined       INTEGER NOT NULL,             -- time
+    PRIMARY KEY (group_id, user)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX group_member_by_user ON group_member (user, status);
 ";
 
 /// The version of the database.

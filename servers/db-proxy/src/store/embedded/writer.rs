@@ -64,7 +64,7 @@ impl Writer {
         self.journal += 16 << 10; // the pages that every commit touches
         for write in batch {
             self.journal += match write {
-                Write::Message(_) => 512,
+                Write::Message(_) | Write::CreateGroup(_) | Write::ChangeMembers(_) => 512,
                 _ => 64,
             } + write.weight();
         }

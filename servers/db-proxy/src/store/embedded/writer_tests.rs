@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::super::{Embedded, directory};
 use super::*;
-use crate::store::{Accounts, MessageKind, NewMessage, NewUser, Refusal, Store};
+use crate::store::{Accounts, MessageKind, NewMessage, NewUser, Peer, Refusal, Store};
 
 fn store(home: &Path) -> Embedded {
     let store = Embedded::open(home).expect("open");
@@ -22,7 +22,7 @@ fn store(home: &Path) -> Embedded {
 fn message(text: &'static str) -> Write {
     Write::Message(NewMessage {
         from: 1,
-        to: 2,
+        to: Peer::User(2),
         created: 7,
         kind: MessageKind::Text,
         content: Bytes::from_static(text.as_bytes()),
@@ -53,7 +53,7 @@ fn g7_after_a_failed_sync_the_store_reopens_with_everything_there() {
     assert_eq!(store.stats().reopened, 1);
     let journal = home.path().join(format!("{}-wal", directory::DATABASE));
     assert!(journal.exists());
-    let history = store.history(2, 1, 0, 10).expect("history");
+    let history = store.history(2, Peer::User(1), 0, 10).expect("history");
     assert_eq!(history.len(), 2);
     assert!(history.iter().all(|message| message.kind == MessageKind::Text));
 }
@@ -89,11 +89,11 @@ fn a_member_that_only_the_database_refuses_fails_alone() {
             )
         })
         .expect("a conversation without one of its users");
-    let read = Write::Read { user: 99, peer: 1, up_to: None };
+    let read = Write::Read { user: 99, peer: Peer::User(1), up_to: None };
     let answers = store.apply(&[message("before"), read, message("after")]);
     assert!(matches!(answers[1], Err(StoreError::Refused(Refusal::Rejected(_)))));
     assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
-    assert_eq!(store.history(1, 2, 0, 10).expect("history").len(), 2);
+    assert_eq!(store.history(1, Peer::User(2), 0, 10).expect("history").len(), 2);
 }
 
 /// Two readers that each see two commits come, by turns: after each commit one of them still reads
