@@ -1,7 +1,7 @@
 //! Several servers of each kind, each a process of its own: two login, two route, three msg and two db-proxy
 //! servers, of which one db-proxy stands by. Started in the least helpful order, and killed.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, sync::Mutex, thread};
+use std::{collections::BTreeMap, fs, net::SocketAddr, ops::RangeFrom, sync::Mutex, thread};
 
 use tt_proto::im::{
     base_define::UserStat,
@@ -9,10 +9,11 @@ use tt_proto::im::{
     server::{ImMsgServInfo, ImOnlineUserInfo},
 };
 use tt_tests::{
-    Account, Class, Client, Home, PATIENCE, Pdu, Server, binaries, command, eventually, http_get, pack, run_with_input,
+    Account, Class, Client, Home, PATIENCE, Pdu, Server, binaries, command, eventually, free_port_base, http_get, pack,
+    run_with_input,
 };
 
-use crate::roles::{free_address, launch_as, text};
+use crate::roles::{launch_as, text};
 
 /// How the servers of a fleet find each other.
 struct Addresses {
@@ -27,6 +28,8 @@ struct Addresses {
 struct Fleet {
     home: Home,
     at: Addresses,
+    /// Those that no server of it has had.
+    ports: Mutex<RangeFrom<u16>>,
     servers: Mutex<BTreeMap<String, Server>>,
     people: Vec<Account>,
 }
@@ -38,15 +41,18 @@ fn list(addresses: &[SocketAddr]) -> String {
 impl Fleet {
     /// All of it, msg servers first; everybody in `names` has an account.
     fn start(names: &[&str]) -> Self {
-        let any = |()| free_address();
+        // Ports that the system gives to nobody else meanwhile: some are bound late, and again after a kill.
+        let mut ports = free_port_base()..;
+        let mut any = |()| SocketAddr::from(([127, 0, 0, 1], ports.next().expect("64 of them")));
         let at = Addresses {
-            login_http: [(); 2].map(any),
-            login_msg: [(); 2].map(any),
-            route: [(); 2].map(any),
-            db: [(); 2].map(any),
-            msg: [(); 3].map(any),
+            login_http: [(); 2].map(&mut any),
+            login_msg: [(); 2].map(&mut any),
+            route: [(); 2].map(&mut any),
+            db: [(); 2].map(&mut any),
+            msg: [(); 3].map(&mut any),
         };
-        let mut fleet = Self { home: Home::new(), at, servers: Mutex::default(), people: Vec::new() };
+        let ports = Mutex::new(ports);
+        let mut fleet = Self { home: Home::new(), at, ports, servers: Mutex::default(), people: Vec::new() };
         fs::create_dir(fleet.home.data()).expect("a temporary directory");
         for place in 0..3 {
             fleet.launch("msg", place);
@@ -73,13 +79,15 @@ impl Fleet {
     fn launch(&self, role: &str, place: usize) {
         let at = &self.at;
         let name = format!("{role}-{place}");
-        let metrics = free_address();
+        let free =
+            || SocketAddr::from(([127, 0, 0, 1], self.ports.lock().expect("as below").next().expect("64 of them")));
+        let metrics = free();
         fs::write(self.home.path(&format!("{name}.metrics")), metrics.to_string()).expect("written");
         let mut changes = vec![("server_id", format!("{name:?}")), ("metrics_listen", text(metrics))];
         match role {
             "login" => changes.extend([
                 ("http_listen", text(at.login_http[place])),
-                ("client_listen", text(free_address())),
+                ("client_listen", text(free())),
                 ("msg_listen", text(at.login_msg[place])),
             ]),
             "route" => changes.push(("listen", text(at.route[place]))),
