@@ -27,7 +27,7 @@ const MAX_FRAME: u64 = 1 << 20;
 #[derive(Parser)]
 #[command(version, about, long_about = None)]
 struct Options {
-    /// How to wait for sockets: mio, epoll-lt, epoll-et, poll, select, uring-poll; by default what NETLIB_BACKEND
+    /// How to wait for sockets: mio, epoll-lt, epoll-et, poll, select, uring-poll, uring; by default what NETLIB_BACKEND
     /// names, or else mio
     #[arg(long, value_name = "NAME")]
     backend: Option<BackendKind>,

@@ -36,9 +36,10 @@ pub(crate) const ECHO_SERVERS: &[Peer] = &[
     Peer { name: "netlib-epoll-lt", program: Program::Netlib("epoll-lt") },
     Peer { name: "netlib-epoll-et", program: Program::Netlib("epoll-et") },
     Peer { name: "netlib-uring-poll", program: Program::Netlib("uring-poll") },
+    Peer { name: "netlib-uring", program: Program::Netlib("uring") },
     Peer { name: "tokio", program: Program::Rust("tokio") },
     Peer { name: "libuv", program: Program::C("libuv_server", &["uv"]) },
-    Peer { name: "uring", program: Program::Rust("uring") },
+    Peer { name: "raw-uring", program: Program::Rust("uring") },
     Peer { name: "c-poll", program: Program::C("poll_server", &[]) },
     Peer { name: "netlib-poll", program: Program::Netlib("poll") },
 ];

@@ -1,6 +1,6 @@
 //! The echo server by completions, as raw as it gets: what a back end on `io_uring` could reach at best. Multishot
 //! accept and receive, buffers picked by the kernel, whole frames sent straight from the buffer they came in, sends
-//! batched with the wait: one system call per turn of the loop.
+//! submitted with the wait: one system call per turn of the loop.
 
 use std::io;
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use netlib::sys::{Buffer, Completion, CompletionRing, Payload};
 
 use crate::tokio_echo::whole_frames;
 
-const ACCEPT: u64 = 0; // connection tags are slot + 1
+const ACCEPT: u32 = 0; // connection tags are slot + 1
 const ENTRIES: u32 = 2048;
 const BUFFERS: u16 = 1024;
 const BUFFER_SIZE: usize = 4096;
@@ -20,9 +20,10 @@ struct Peer {
     socket: OwnedFd,
     /// An incomplete frame.
     tail: Vec<u8>,
-    /// What to send when the send in flight is over.
+    /// What to send when the socket has room again.
     waiting: Vec<u8>,
-    sending: bool,
+    /// It had no room for all.
+    blocked: bool,
     receiving: bool,
     broken: bool,
 }
@@ -36,7 +37,7 @@ pub(crate) fn serve(port: u16) -> io::Result<()> {
     let mut peers: Vec<Option<Peer>> = Vec::new();
     let mut done = Vec::new();
     loop {
-        ring.wait(&mut done)?;
+        ring.wait(&mut done, None)?;
         for completion in done.drain(..) {
             match completion {
                 Completion::Accepted { result, more, .. } => {
@@ -53,12 +54,17 @@ pub(crate) fn serve(port: u16) -> io::Result<()> {
                     peer.received(&mut ring, tag, result, more)?;
                     forget_if_over(slot);
                 }
-                Completion::Sent { tag, result, payload } => {
-                    drop(payload);
+                Completion::Ready { tag, .. } => {
                     let slot = &mut peers[tag as usize - 1];
-                    let peer = slot.as_mut().expect("a slot is kept while a send is in flight");
-                    peer.sent(&mut ring, tag, result.is_err())?;
+                    let peer = slot.as_mut().expect("a slot is kept while its socket is blocked");
+                    peer.blocked = false;
+                    peer.send_waiting(&mut ring, tag)?;
                     forget_if_over(slot);
+                }
+                Completion::Sent { tag, result, payload } => {
+                    if let Some(peer) = &mut peers[tag as usize - 1] {
+                        peer.sent(&mut ring, tag, result, payload)?;
+                    }
                 }
             }
         }
@@ -72,13 +78,14 @@ fn welcome(ring: &mut CompletionRing, peers: &mut Vec<Option<Peer>>, socket: Own
     if free.is_none() {
         peers.push(None);
     }
-    ring.receive_multishot(&socket, slot as u64 + 1)?;
-    peers[slot] = Some(Peer { socket, tail: vec![], waiting: vec![], sending: false, receiving: true, broken: false });
+    ring.receive_multishot(&socket, slot as u32 + 1)?;
+    let (tail, waiting) = (vec![], vec![]);
+    peers[slot] = Some(Peer { socket, tail, waiting, blocked: false, receiving: true, broken: false });
     Ok(())
 }
 
 fn forget_if_over(slot: &mut Option<Peer>) {
-    if slot.as_ref().is_some_and(|peer| !peer.sending && !peer.receiving) {
+    if slot.as_ref().is_some_and(|peer| !peer.blocked && !peer.receiving) {
         *slot = None;
     }
 }
@@ -87,7 +94,7 @@ impl Peer {
     fn received(
         &mut self,
         ring: &mut CompletionRing,
-        tag: u64,
+        tag: u32,
         result: io::Result<Option<Buffer>>,
         more: bool,
     ) -> io::Result<()> {
@@ -107,18 +114,18 @@ impl Peer {
         Ok(())
     }
 
-    fn receive(&mut self, ring: &mut CompletionRing, tag: u64) -> io::Result<()> {
+    fn receive(&mut self, ring: &mut CompletionRing, tag: u32) -> io::Result<()> {
         self.receiving = true;
         ring.receive_multishot(&self.socket, tag)
     }
 
-    fn echo(&mut self, ring: &mut CompletionRing, tag: u64, buffer: Buffer) -> io::Result<()> {
-        if self.tail.is_empty() && !self.sending {
+    fn echo(&mut self, ring: &mut CompletionRing, tag: u32, mut buffer: Buffer) -> io::Result<()> {
+        if self.tail.is_empty() && self.waiting.is_empty() {
             let Some(whole) = self.whole(&buffer) else { return Ok(()) };
             self.tail.extend_from_slice(&buffer[whole..]);
             if whole > 0 {
-                self.sending = true;
-                ring.send(&self.socket, Payload::Received(buffer), 0..whole, tag)?;
+                buffer.truncate(whole);
+                ring.send(&self.socket, Payload::Received(buffer), tag)?;
             }
             return Ok(());
         }
@@ -141,23 +148,39 @@ impl Peer {
         whole
     }
 
-    fn sent(&mut self, ring: &mut CompletionRing, tag: u64, failed: bool) -> io::Result<()> {
-        self.sending = false;
-        if failed {
-            self.waiting.clear();
-            return Ok(());
+    /// A socket without room is polled until it has some.
+    fn sent(
+        &mut self,
+        ring: &mut CompletionRing,
+        tag: u32,
+        result: io::Result<usize>,
+        payload: Payload,
+    ) -> io::Result<()> {
+        let sent = match result {
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Ok(()), // the receive in flight ends as well
+        };
+        let bytes = match &payload {
+            Payload::Received(buffer) => &buffer[sent..],
+            Payload::Owned(bytes) => &bytes[sent..],
+            Payload::Shared(_) | Payload::Parts(_) => &[], // nothing here sends these
+        };
+        if !bytes.is_empty() {
+            self.waiting.splice(..0, bytes.iter().copied());
+            if !self.blocked {
+                self.blocked = true;
+                ring.poll(&self.socket, true, tag)?;
+            }
         }
-        self.send_waiting(ring, tag)
+        Ok(())
     }
 
-    fn send_waiting(&mut self, ring: &mut CompletionRing, tag: u64) -> io::Result<()> {
-        if self.sending || self.waiting.is_empty() {
+    fn send_waiting(&mut self, ring: &mut CompletionRing, tag: u32) -> io::Result<()> {
+        if self.blocked || self.waiting.is_empty() {
             return Ok(());
         }
-        self.sending = true;
-        let bytes = std::mem::take(&mut self.waiting);
-        let range = 0..bytes.len();
-        ring.send(&self.socket, Payload::Owned(bytes), range, tag)
+        ring.send(&self.socket, Payload::Owned(std::mem::take(&mut self.waiting)), tag)
     }
 }
 

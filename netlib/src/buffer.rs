@@ -10,6 +10,7 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes};
 
 use crate::socket::Stream;
+use crate::sys::Payload;
 
 /// Pieces per system call. Linux takes up to 1,024; past some dozens the call itself is no
 /// longer what costs, and the array below lives on the stack.
@@ -57,6 +58,8 @@ pub struct OutputBuffer {
     in_memory: usize,
     /// So many bytes may leave until it is set anew.
     allowance: u64,
+    /// Taken out by `take` and still counted in `len` and `in_memory`.
+    in_flight: usize,
 }
 
 #[derive(Debug)]
@@ -101,6 +104,7 @@ impl OutputBuffer {
             len: 0,
             in_memory: 0,
             allowance: u64::MAX,
+            in_flight: 0,
         }
     }
 
@@ -170,6 +174,7 @@ impl OutputBuffer {
         self.len = 0;
         self.in_memory = 0;
         self.allowance = u64::MAX;
+        self.in_flight = 0;
     }
 
     /// Lets so many bytes leave and then no more, until it is called again.
@@ -312,11 +317,110 @@ impl OutputBuffer {
                 self.pieces.pop_front();
             }
         }
-        // Each byte is moved at most once for each byte that has left.
+        self.compact();
+    }
+
+    /// Each byte is moved at most once for each byte that has left.
+    fn compact(&mut self) {
         if self.copied_start > self.copied.len() / 2 {
             self.copied.drain(..self.copied_start);
             self.copied_start = 0;
         }
+    }
+
+    /// Takes out what is next, at most 64 pieces of it, for a back end that sends it. It counts as waiting until
+    /// [`sent`](Self::sent), and nothing else may leave meanwhile. None if a part of a file is next, or nothing.
+    pub(crate) fn take(&mut self) -> Option<Payload> {
+        let payload = match self.pieces.front() {
+            None if self.lead == 0 => return None,
+            None => {
+                self.copied.drain(..self.copied_start);
+                (self.lead, self.copied_start) = (0, 0);
+                Payload::Owned(std::mem::take(&mut self.copied))
+            }
+            Some(Piece::File(_)) if self.lead == 0 => return None,
+            Some(Piece::Shared(_)) if self.lead == 0 && self.pieces.len() == 1 => match self.pieces.pop_front() {
+                Some(Piece::Shared(bytes)) => Payload::Shared(bytes),
+                _ => return None,
+            },
+            Some(_) => Payload::Parts(self.take_parts()),
+        };
+        self.in_flight = payload.len();
+        Some(payload)
+    }
+
+    fn take_parts(&mut self) -> Vec<Bytes> {
+        let mut parts = Vec::with_capacity(self.pieces.len().min(MAX_PIECES) + 1);
+        let lead = std::mem::take(&mut self.lead);
+        if lead > 0 {
+            parts.push(Bytes::copy_from_slice(&self.copied[self.copied_start..][..lead]));
+            self.copied_start += lead;
+        }
+        while parts.len() < MAX_PIECES {
+            match self.pieces.pop_front() {
+                Some(Piece::Shared(bytes)) => parts.push(bytes),
+                Some(Piece::Copied(len)) => {
+                    parts.push(Bytes::copy_from_slice(&self.copied[self.copied_start..][..len]));
+                    self.copied_start += len;
+                }
+                Some(file @ Piece::File(_)) => {
+                    self.pieces.push_front(file);
+                    break;
+                }
+                None => break,
+            }
+        }
+        self.compact();
+        parts
+    }
+
+    /// The first `count` bytes of what [`take`](Self::take) gave have been sent; the rest waits again.
+    pub(crate) fn sent(&mut self, count: usize, payload: Payload) {
+        let taken = std::mem::take(&mut self.in_flight);
+        let count = count.min(taken);
+        self.len -= count as u64;
+        self.in_memory -= count;
+        if count < taken {
+            return self.put_back(count, payload);
+        }
+        if let Payload::Owned(mut bytes) = payload
+            && self.copied.capacity() == 0
+            && bytes.capacity() <= KEPT_CAPACITY
+        {
+            bytes.clear();
+            self.copied = bytes; // for the next answer
+        }
+    }
+
+    #[cold]
+    fn put_back(&mut self, mut skip: usize, payload: Payload) {
+        let parts = match payload {
+            Payload::Owned(bytes) => vec![Bytes::from(bytes)],
+            Payload::Shared(bytes) => vec![bytes],
+            Payload::Parts(parts) => parts,
+            Payload::Received(_) => return, // is never taken out of here
+        };
+        let lead = std::mem::take(&mut self.lead);
+        if lead > 0 {
+            self.pieces.push_front(Piece::Copied(lead));
+        }
+        let mut rest = Vec::new();
+        for mut part in parts {
+            let skipped = skip.min(part.len());
+            skip -= skipped;
+            part.advance(skipped);
+            if !part.is_empty() {
+                rest.push(Piece::Shared(part));
+            }
+        }
+        for piece in rest.into_iter().rev() {
+            self.pieces.push_front(piece);
+        }
+    }
+
+    /// How much of what waits in memory a back end has.
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.in_flight
     }
 }
 

@@ -17,6 +17,7 @@ use crate::buffer::OutputBuffer;
 use crate::conn_options::{CloseReason, ConnOptions, OutputPolicy, SendError};
 use crate::group::Group;
 use crate::socket::Address;
+use crate::sys::Payload;
 use crate::token::Token;
 use crate::transport::Transport;
 
@@ -75,6 +76,13 @@ pub(crate) mod flag {
     pub(crate) const VISITED: u32 = 1 << 17;
     /// There is a layer over the socket.
     pub(crate) const LAYERED: u32 = 1 << 16;
+
+    /// The back end moves its bytes (`conn_complete.rs`).
+    pub(crate) const COMPLETES: u32 = 1 << 18;
+    /// The back end is sending for it; nothing else may be written.
+    pub(crate) const SENDING: u32 = 1 << 19;
+    /// The back end has seen the end of the input; what comes before it may wait in the tail.
+    pub(crate) const ENDED: u32 = 1 << 20;
 
     /// Any of these, and nothing is read.
     pub(crate) const NO_READING: u32 = PAUSED | PAUSED_BY_OUTPUT | PAUSED_BY_RATE;
@@ -213,7 +221,8 @@ impl Conn {
             return Err(SendError::Closed);
         }
         let mut output = inner.output.borrow_mut();
-        let queued = output.as_ref().map_or(0, |output| output.in_memory());
+        // What the back end has is out of its way by the next tick, unless the peer is slow: then it comes back.
+        let queued = output.as_ref().map_or(0, |output| output.in_memory() - output.in_flight());
         if queued > 0 && queued + len > group.most_queued {
             drop(output);
             self.make_room(len)?;
@@ -272,7 +281,7 @@ impl Conn {
         {
             let mut output = inner.output.borrow_mut();
             let mut transport = inner.transport.borrow_mut();
-            while total < budget && !self.has(flag::BLOCKED) {
+            while total < budget && !self.has(flag::BLOCKED | flag::SENDING) {
                 let outcome = match &mut *output {
                     Some(output) if !output.is_empty() => transport.write(output),
                     _ if transport.pending() > 0 => transport.write(&mut OutputBuffer::new()),
@@ -398,7 +407,45 @@ impl Conn {
 
     /// Open, with nothing to write and nothing to be done about it.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.0.state.get() == State::Open && self.0.flags.get() & !flag::LAYERED == 0 && !self.has_output()
+        let kind = flag::LAYERED | flag::COMPLETES;
+        self.0.state.get() == State::Open && self.0.flags.get() & !kind == 0 && !self.has_output()
+    }
+
+    /// Open, and all it has to write is with the back end.
+    pub(crate) fn only_sends(&self) -> bool {
+        let usual = flag::COMPLETES | flag::SENDING;
+        self.0.state.get() == State::Open && self.0.flags.get() & !flag::MARKED == usual
+    }
+
+    /// Takes out output for the back end to send.
+    pub(crate) fn take_output(&self) -> Option<Payload> {
+        let payload = self.0.output.borrow_mut().as_mut()?.take()?;
+        self.set(flag::SENDING);
+        Some(payload)
+    }
+
+    /// Something waits behind what the back end sends.
+    pub(crate) fn has_more_output(&self) -> bool {
+        self.0.output.borrow().as_ref().is_some_and(|output| output.len() > output.in_flight() as u64)
+    }
+
+    /// The back end has sent `count` bytes of what it was given.
+    pub(crate) fn output_sent(&self, count: usize, payload: Payload) {
+        self.clear(flag::SENDING);
+        let inner = &self.0;
+        {
+            let mut slot = inner.output.borrow_mut();
+            // Else it was given up meanwhile.
+            let Some(output) = slot.as_mut().filter(|output| output.in_flight() > 0) else { return };
+            output.sent(count, payload);
+            if output.is_empty()
+                && let Some(output) = slot.take()
+            {
+                inner.group.shared.give_back(output);
+            }
+        }
+        inner.bytes_out.set(inner.bytes_out.get() + count as u64);
+        inner.group.shared.bytes_out.set(inner.group.shared.bytes_out.get() + count as u64);
     }
 
     /// Whether a handler should go on taking input: open, not paused, and not

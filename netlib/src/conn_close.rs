@@ -109,7 +109,9 @@ impl<S: 'static> Context<S> {
         let conn = slot.conn;
         conn.0.state.set(State::Dead);
         let transport = conn.0.transport.take();
-        if let Some(stream) = transport.stream()
+        if conn.has(flag::COMPLETES) {
+            self.stop_completing(token, &transport, slot.registered);
+        } else if let Some(stream) = transport.stream()
             && slot.registered.is_some()
         {
             // The descriptor is closed right after, which forgets it in any case.

@@ -28,21 +28,18 @@ impl<S: 'static> Context<S> {
     fn flush(&mut self, state: &mut S, token: Token) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         let conn = slot.conn.clone();
-        if conn.queued() > 0 {
+        if conn.has(flag::COMPLETES) && self.send(token, &conn) {
+            // The rest is done when that is over.
+        } else if conn.queued() > 0 {
             self.write(token, &conn);
-            if conn.0.state.get() == State::Open {
-                self.watermarks(state, token, &conn);
-            }
-            if conn.0.state.get() == State::Open && conn.queued() == 0 && self.watches_flushes(token) {
-                self.notify(state, token, &conn, Handler::on_flushed);
-            }
+            self.written(state, token, &conn);
         } else if conn.has_output() {
             conn.write_now(FLUSH_BUDGET);
         }
         // Only now: what the callbacks above have changed is dealt with below, and
         // would cost a tick of its own if it were marked again.
         conn.clear(flag::MARKED);
-        if conn.is_at_rest()
+        if (conn.is_at_rest() || (conn.only_sends() && !conn.has_more_output()))
             && let Some(slot) = self.slots.conn_mut(token)
             && slot.registered == Some(Interest::READABLE)
         {
@@ -68,7 +65,17 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    fn watches_flushes(&mut self, token: Token) -> bool {
+    /// Something was written, or could not be: the marks, and the end of the queue.
+    pub(crate) fn written(&mut self, state: &mut S, token: Token, conn: &Conn) {
+        if conn.0.state.get() == State::Open {
+            self.watermarks(state, token, conn);
+        }
+        if conn.0.state.get() == State::Open && conn.queued() == 0 && self.watches_flushes(token) {
+            self.notify(state, token, conn, Handler::on_flushed);
+        }
+    }
+
+    pub(crate) fn watches_flushes(&mut self, token: Token) -> bool {
         let slot = self.slots.conn_mut(token);
         slot.and_then(|slot| slot.handler.as_ref()).is_some_and(|handler| handler.watches_flushes())
     }
@@ -106,7 +113,7 @@ impl<S: 'static> Context<S> {
 
     /// What could be written at once is written in the next tick.
     fn write_on(conn: &Conn) {
-        if !conn.has(flag::BLOCKED | flag::WRITE_RESTS) && conn.has_output() {
+        if !conn.has(flag::BLOCKED | flag::WRITE_RESTS | flag::SENDING) && conn.has_output() {
             conn.mark();
         }
     }
@@ -167,9 +174,9 @@ impl<S: 'static> Context<S> {
         let Some(slot) = self.slots.conn_mut(token) else { return false };
         let conn = slot.conn.clone();
         let reads = match conn.0.state.get() {
-            State::Open => !conn.has(flag::EOF | flag::NO_READING),
+            State::Open => !conn.has(flag::EOF | flag::ENDED | flag::NO_READING) && !slot.is_full(),
             State::Handshaking => true,
-            State::Lingering => !conn.has(flag::EOF),
+            State::Lingering => !conn.has(flag::EOF | flag::ENDED),
             State::Connecting | State::Closing | State::Dead => false,
         };
         let writes = match conn.0.state.get() {
@@ -194,7 +201,20 @@ impl<S: 'static> Context<S> {
         }
         let transport = slot.conn.0.transport.borrow();
         let Some(stream) = transport.stream() else { return Ok(false) };
-        if slot.registered.is_none() {
+        if slot.conn.has(flag::COMPLETES) {
+            let before = slot.registered.unwrap_or(Interest::NONE);
+            let Some(completions) = self.backend.completions() else { return Ok(false) };
+            match (before.is_readable(), interest.is_readable()) {
+                (false, true) => completions.receive(stream.as_fd(), token)?,
+                (true, false) => completions.stop_receiving(token)?,
+                _ => {}
+            }
+            match (before.is_writable(), interest.is_writable()) {
+                (false, true) => self.backend.add(stream.as_fd(), token, Interest::WRITABLE, trigger)?,
+                (true, false) => self.backend.remove(stream.as_fd())?,
+                _ => {}
+            }
+        } else if slot.registered.is_none() {
             self.backend.add(stream.as_fd(), token, interest, trigger)?;
         } else {
             self.backend.modify(stream.as_fd(), token, interest, trigger)?;

@@ -1,5 +1,5 @@
 //! What the loop does with a living connection: connecting and reading. Writing is in
-//! `conn_flush.rs`, limits of time and rate are in `conn_limits.rs`, and how it ends is in
+//! `conn_flush.rs`, both by completion in `conn_complete.rs`, limits of time and rate are in `conn_limits.rs`, and how it ends is in
 //! `conn_close.rs`. Its states:
 //!
 //! ```text
@@ -81,6 +81,9 @@ impl<S: 'static> Context<S> {
         match conn.0.state.get() {
             // It has had its turn in this tick and is listed for the next.
             State::Open if conn.has(flag::READY | flag::VISITED) => {}
+            // Only room to write is watched.
+            State::Open if conn.has(flag::COMPLETES) && event.error => Self::check_error(&conn),
+            State::Open | State::Lingering if conn.has(flag::COMPLETES) => {}
             State::Open if readable && conn.wants_input() => self.read(state, token, &conn, to_end),
             State::Open if event.error => Self::check_error(&conn),
             State::Lingering if readable => self.discard(token, &conn),
@@ -95,6 +98,11 @@ impl<S: 'static> Context<S> {
         conn.clear(flag::READY);
         conn.set(flag::VISITED);
         match conn.0.state.get() {
+            State::Open if conn.has(flag::COMPLETES) => {
+                if conn.wants_input() {
+                    self.revisit_completing(state, token, &conn);
+                }
+            }
             State::Open if conn.wants_input() => {
                 self.redeliver(state, token, &conn);
                 // Whether the socket has more is not known: ask it, once the handler has taken what
@@ -104,7 +112,7 @@ impl<S: 'static> Context<S> {
                     self.read(state, token, &conn, true);
                 }
             }
-            State::Lingering => self.discard(token, &conn),
+            State::Lingering if !conn.has(flag::COMPLETES) => self.discard(token, &conn),
             _ => {}
         }
     }
@@ -168,6 +176,7 @@ impl<S: 'static> Context<S> {
         if let Some(keeper) = slot.rare().and_then(|rare| rare.keeper.as_ref()) {
             keeper.opened();
         }
+        self.begin_completing(token, conn);
         self.arm_limits(token, conn);
         if conn.has_output() || conn.has(flag::FINISHED) || conn.idle_timeout().is_some() {
             conn.set(flag::IDLE_CHANGED);
@@ -255,7 +264,7 @@ impl<S: 'static> Context<S> {
     }
 
     /// Counts input; false if it is more than may come.
-    fn received(&mut self, token: Token, conn: &Conn, count: usize) -> bool {
+    pub(crate) fn received(&mut self, token: Token, conn: &Conn, count: usize) -> bool {
         conn.received_now();
         let total = conn.bytes_in() + count as u64;
         conn.0.bytes_in.set(total);
@@ -272,7 +281,7 @@ impl<S: 'static> Context<S> {
     }
 
     /// Shows new input to the handler; what it does not use becomes the tail.
-    fn deliver(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) {
+    pub(crate) fn deliver(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         if slot.tail.is_empty() {
             let used = self.offer(state, token, conn, input);
@@ -294,7 +303,7 @@ impl<S: 'static> Context<S> {
     }
 
     /// Shows the tail to the handler again.
-    fn redeliver(&mut self, state: &mut S, token: Token, conn: &Conn) {
+    pub(crate) fn redeliver(&mut self, state: &mut S, token: Token, conn: &Conn) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         if slot.tail.is_empty() {
             return;
@@ -310,7 +319,7 @@ impl<S: 'static> Context<S> {
     }
 
     /// Offers input to the handler, and what is left to the one that replaced it.
-    fn offer(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) -> usize {
+    pub(crate) fn offer(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) -> usize {
         let mut used = 0;
         loop {
             let rest = &input[used..];

@@ -117,6 +117,12 @@ pub struct Context<S: 'static> {
     /// The back end does not announce the end of a stream: a short read is no sign that there
     /// is nothing more.
     pub(crate) reads_to_end: bool,
+    /// The back end moves bytes itself.
+    pub(crate) completes: bool,
+    /// The tick in which a connection was last shown input, and how much, by slot.
+    pub(crate) turns: Vec<(u64, usize)>,
+    /// Somebody waits to hear what came of a send that the back end was given in this tick.
+    pub(crate) sends_awaited: bool,
     pub(crate) slots: Slots<S>,
     pub(crate) shared: Rc<Shared>,
     pub(crate) timers: Timers<TimerTask<S>>,
@@ -439,6 +445,7 @@ impl<S: 'static> Context<S> {
     /// Something is to be done without waiting.
     pub(crate) fn has_pending_work(&self) -> bool {
         self.inbox_pending
+            || self.sends_awaited
             || !self.ready.is_empty()
             || !self.local.is_empty()
             || !self.closed.is_empty()

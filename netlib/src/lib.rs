@@ -300,6 +300,7 @@ pub mod clock;
 pub mod codec;
 mod conn;
 mod conn_close;
+mod conn_complete;
 mod conn_flush;
 mod conn_io;
 mod conn_limits;

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::backend::{BackendKind, Event, Interest};
+use crate::backend::{BackendKind, Event, Interest, Moved};
 use crate::clock::{Clock, SplitMix64, SystemClock};
 use crate::conn::State;
 use crate::context::{Context, Missed, Task, TimerTask};
@@ -172,6 +172,7 @@ pub struct Reactor<S: 'static> {
     pub(crate) cx: Context<S>,
     /// Reused from tick to tick, as is the next.
     events: Vec<Event>,
+    moved: Vec<Moved>,
     tasks: Vec<Task<S>>,
     /// The last wait found something, so there may be more.
     pub(crate) found_events: bool,
@@ -200,6 +201,9 @@ impl<S: 'static> Reactor<S> {
         let now = config.clock.now();
         let cx = Context {
             reads_to_end: !backend.caps().reports_read_closed,
+            completes: backend.caps().completions,
+            turns: Vec::new(),
+            sends_awaited: false,
             backend,
             next_backend: None,
             trigger,
@@ -228,7 +232,13 @@ impl<S: 'static> Reactor<S> {
             stats: Stats::default(),
             meter: Meter::new(config.measure),
         };
-        Ok(Self { cx, events: Vec::with_capacity(EVENTS_PER_FLUSH), tasks: Vec::new(), found_events: false })
+        Ok(Self {
+            cx,
+            events: Vec::with_capacity(EVENTS_PER_FLUSH),
+            moved: Vec::new(),
+            tasks: Vec::new(),
+            found_events: false,
+        })
     }
 
     /// The services, to listen, connect and arm timers before running. Between ticks
@@ -283,7 +293,11 @@ impl<S: 'static> Reactor<S> {
         }
         let timeout = self.timeout(limit);
         self.cx.backend.wait(&mut self.events, timeout)?;
-        self.found_events = !self.events.is_empty();
+        self.cx.sends_awaited = false;
+        if let Some(completions) = self.cx.backend.completions() {
+            completions.take(&mut self.moved);
+        }
+        self.found_events = !self.events.is_empty() || !self.moved.is_empty();
         self.cx.shared.set_now(self.cx.clock.now());
         self.cx.stats.ticks += 1;
         if self.cx.hooks.is_some() {
@@ -319,10 +333,18 @@ impl<S: 'static> Reactor<S> {
 
     fn ready(&mut self, state: &mut S) {
         let cx = &mut self.cx;
-        cx.stats.events += self.events.len() as u64;
-        // What was left over from the last tick comes first: it has waited longest.
-        // Slots made ready meanwhile belong to the next tick.
+        cx.stats.events += (self.events.len() + self.moved.len()) as u64;
         let revisits = cx.ready.len();
+        let mut moved = std::mem::take(&mut self.moved);
+        for (index, moved) in moved.drain(..).enumerate() {
+            if index > 0 && index % EVENTS_PER_FLUSH == 0 {
+                cx.flush_marked(state);
+            }
+            cx.moved(state, moved);
+        }
+        self.moved = moved;
+        // What was left over from the last tick comes before what the back end announces: it has
+        // waited longest. Slots made ready meanwhile belong to the next tick.
         let mut revisited = std::mem::take(&mut cx.revisited);
         revisited.extend(cx.ready.drain(..revisits));
         for token in &revisited {
@@ -461,6 +483,8 @@ impl<S: 'static> Context<S> {
 impl<S: 'static> Drop for Reactor<S> {
     /// Handles that outlive the loop find their connections closed.
     fn drop(&mut self) {
+        // What it still has to do names descriptors that are closed next.
+        let _ = self.cx.backend.flush();
         for slot in self.cx.slots.iter() {
             if let Slot::Conn(slot) = slot {
                 slot.conn.0.state.set(State::Dead);

@@ -8,7 +8,7 @@ use slab::Slab;
 
 use crate::backend::Interest;
 use crate::buffer::InputTail;
-use crate::conn::Conn;
+use crate::conn::{Conn, flag};
 use crate::connector::Keeper;
 use crate::datagram::DatagramSlot;
 use crate::handler::Handler;
@@ -17,6 +17,10 @@ use crate::rate::{Bucket, Rate};
 use crate::source::SourceSlot;
 use crate::timer::TimerId;
 use crate::token::Token;
+
+/// Bytes that a back end which receives by itself may be ahead of a handler that has had its turn, before it is told to
+/// wait.
+const MOST_AHEAD: usize = 64 << 10;
 
 pub(crate) enum Slot<S: 'static> {
     Conn(ConnSlot<S>),
@@ -66,6 +70,11 @@ impl Limit {
 impl<S: 'static> ConnSlot<S> {
     pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>) -> Self {
         Self { conn, handler, tail: InputTail::default(), registered: None, rare: None }
+    }
+
+    /// The back end has received more ahead than the handler can use now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.conn.has(flag::COMPLETES) && self.conn.has(flag::READY) && self.tail.len() > MOST_AHEAD
     }
 
     pub(crate) fn rare(&self) -> Option<&Rare<S>> {

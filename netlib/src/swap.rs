@@ -16,7 +16,8 @@ use crate::slot::Slot;
 use crate::token::Token;
 
 impl<S: 'static> Reactor<S> {
-    /// Moves everything registered to another back end. No event is lost.
+    /// Moves everything registered to another back end. No event is lost. Both must work by readiness: `uring` can
+    /// neither be left nor entered (`Unsupported`).
     ///
     /// If that one cannot be opened, or refuses a descriptor, the loop stays on the one that it has.
     /// A descriptor by which another loop watches this one is a new one afterwards.
@@ -57,7 +58,17 @@ impl<S: 'static> Context<S> {
     ///
     /// If it cannot be opened or refuses a descriptor; the loop stays where it is.
     pub fn swap_backend(&mut self, kind: BackendKind) -> io::Result<()> {
-        self.next_backend = Some((kind, kind.open()?));
+        let backend = kind.open()?;
+        if self.completes || backend.caps().completions {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!(
+                    "{} and {kind}: a back end that moves bytes itself cannot be left or entered while connections are open",
+                    self.backend.name()
+                ),
+            ));
+        }
+        self.next_backend = Some((kind, backend));
         Ok(())
     }
 

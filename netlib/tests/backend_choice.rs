@@ -12,13 +12,15 @@ use netlib::{Reactor, ReactorConfig};
 #[test]
 fn a_refused_io_uring_is_an_error_where_it_is_asked_for_strictly() {
     in_a_sandbox("a_refused_io_uring_is_an_error_where_it_is_asked_for_strictly", || {
-        let refused = BackendKind::UringPoll.open().unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
-        let config =
-            ReactorConfig { backend: Some(BackendKind::UringPoll), fallback: false, ..ReactorConfig::default() };
-        assert_eq!(Reactor::<()>::new(config).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        let io_uring = [BackendKind::UringPoll, BackendKind::Uring];
+        for kind in io_uring {
+            let refused = kind.open().unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+            let config = ReactorConfig { backend: Some(kind), fallback: false, ..ReactorConfig::default() };
+            assert_eq!(Reactor::<()>::new(config).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
         // The others are not concerned.
-        for kind in BackendKind::ALL.into_iter().filter(|kind| *kind != BackendKind::UringPoll) {
+        for kind in BackendKind::ALL.into_iter().filter(|kind| !io_uring.contains(kind)) {
             assert_eq!(kind.open_or_fall_back().unwrap().0, kind);
         }
     });

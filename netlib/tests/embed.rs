@@ -66,11 +66,8 @@ impl Outer {
         let millis = i64::try_from(waits.as_nanos().div_ceil(1_000_000)).unwrap();
         let spec = Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };
         let mut events = Vec::with_capacity(4);
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&spec)) {
-            // A thread that has just closed an io_uring may see one; any loop goes on then.
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => panic!("{errno}"),
-        }
+        // A thread that has just closed an io_uring may be interrupted; any loop goes on then.
+        rustix::io::retry_on_intr(|| epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&spec))).unwrap();
         if events.is_empty() && timeout.is_none_or(|timeout| timeout > limit) {
             return false;
         }

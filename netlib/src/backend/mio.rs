@@ -43,6 +43,7 @@ impl Backend for MioBackend {
             reports_error: true,
             refuses_unpollable: true,
             lets_go_of_closed: true,
+            completions: false,
             max_fd: None,
             timeout_grain: Duration::from_millis(1),
         }

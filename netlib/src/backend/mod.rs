@@ -94,11 +94,13 @@
 //! between two waits, so they have no such descriptor (`None`): a loop on them can be embedded
 //! only by a thread of its own, or by waiting with a short timeout.
 
+mod completions;
 mod epoll;
 mod mio;
 mod poll;
 mod select;
 mod uring;
+mod uring_io;
 
 use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
@@ -109,6 +111,8 @@ use std::{env, fmt, io};
 use rustix::event::Timespec;
 
 use crate::token::Token;
+
+pub use completions::{Completions, Moved};
 
 /// A readiness mechanism. The [module documentation](self) is the contract.
 ///
@@ -191,6 +195,11 @@ pub trait Backend: fmt::Debug {
 
     /// The descriptor that another loop can watch; see [Embedding](self#embedding).
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The other contract, of a mechanism that moves bytes itself ([`Caps::completions`]).
+    fn completions(&mut self) -> Option<&mut dyn Completions> {
         None
     }
 }
@@ -330,6 +339,8 @@ pub struct Caps {
     pub refuses_unpollable: bool,
     /// A descriptor that was closed without [`Backend::remove`] is really closed.
     pub lets_go_of_closed: bool,
+    /// Also moves the bytes of streams itself; see [`Completions`].
+    pub completions: bool,
     /// The largest descriptor number it accepts, if there is a limit.
     pub max_fd: Option<i32>,
     /// Timeouts are rounded up to a multiple of this.
@@ -345,7 +356,7 @@ pub struct Caps {
 /// assert_eq!(kind.to_string(), "epoll-et");
 /// assert_eq!(
 ///     "kqeue".parse::<BackendKind>().unwrap_err().to_string(),
-///     "no back end is called \"kqeue\"; there are: mio, epoll-lt, epoll-et, poll, select, uring-poll"
+///     "no back end is called \"kqeue\"; there are: mio, epoll-lt, epoll-et, poll, select, uring-poll, uring"
 /// );
 /// # Ok::<(), netlib::backend::UnknownBackend>(())
 /// ```
@@ -364,11 +375,18 @@ pub enum BackendKind {
     Select,
     /// Polls through io_uring, edge-triggered unless asked otherwise.
     UringPoll,
+    /// io_uring receives and sends; what it does not is edge-triggered unless asked otherwise.
+    Uring,
 }
 
 impl BackendKind {
     /// Every kind, in the order of their documentation.
-    pub const ALL: [Self; 6] = [Self::Mio, Self::EpollLt, Self::EpollEt, Self::Poll, Self::Select, Self::UringPoll];
+    pub const ALL: [Self; 7] =
+        [Self::Mio, Self::EpollLt, Self::EpollEt, Self::Poll, Self::Select, Self::UringPoll, Self::Uring];
+
+    /// Those that only say what is ready. A running loop can move between them.
+    pub const READINESS: [Self; 6] =
+        [Self::Mio, Self::EpollLt, Self::EpollEt, Self::Poll, Self::Select, Self::UringPoll];
 
     /// The environment variable that [`BackendKind::from_env`] reads.
     pub const ENV: &'static str = "NETLIB_BACKEND";
@@ -386,6 +404,7 @@ impl BackendKind {
             Self::Poll => "poll",
             Self::Select => "select",
             Self::UringPoll => "uring-poll",
+            Self::Uring => "uring",
         }
     }
 
@@ -410,7 +429,7 @@ impl BackendKind {
     pub const fn default_trigger(self) -> Trigger {
         match self {
             Self::EpollLt | Self::Poll | Self::Select => Trigger::Level,
-            Self::Mio | Self::EpollEt | Self::UringPoll => Trigger::Edge,
+            Self::Mio | Self::EpollEt | Self::UringPoll | Self::Uring => Trigger::Edge,
         }
     }
 
@@ -435,7 +454,9 @@ impl BackendKind {
     /// If neither can be opened, or a fallback is forbidden.
     pub fn open_or_fall_back(self) -> io::Result<(Self, Box<dyn Backend>)> {
         let substitute = match self {
-            Self::UringPoll if env::var_os(Self::ENV_STRICT).is_none_or(|value| value.is_empty()) => Self::EpollEt,
+            Self::UringPoll | Self::Uring if env::var_os(Self::ENV_STRICT).is_none_or(|value| value.is_empty()) => {
+                Self::EpollEt
+            }
             kind => kind, // nothing switches the others off
         };
         match self.open() {
@@ -459,6 +480,7 @@ impl BackendKind {
             Self::Poll => Box::new(poll::PollBackend::default()),
             Self::Select => Box::new(select::SelectBackend::default()),
             Self::UringPoll => Box::new(uring::UringBackend::new()?),
+            Self::Uring => Box::new(uring_io::UringIoBackend::new()?),
         })
     }
 }

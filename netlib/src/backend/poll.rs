@@ -113,6 +113,7 @@ impl Backend for PollBackend {
             reports_error: true,
             refuses_unpollable: false,
             lets_go_of_closed: true,
+            completions: false,
             max_fd: None,
             timeout_grain: Duration::from_nanos(1),
         }

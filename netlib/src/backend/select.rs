@@ -132,6 +132,7 @@ impl Backend for SelectBackend {
             reports_error: false,
             refuses_unpollable: false,
             lets_go_of_closed: true,
+            completions: false,
             max_fd: None,
             timeout_grain: Duration::from_nanos(1),
         }

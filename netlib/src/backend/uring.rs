@@ -302,6 +302,7 @@ impl Backend for UringBackend {
             reports_error: true,
             refuses_unpollable: false,
             lets_go_of_closed: false,
+            completions: false,
             max_fd: None,
             timeout_grain: Duration::from_nanos(1),
         }

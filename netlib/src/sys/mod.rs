@@ -9,6 +9,7 @@ mod datagram;
 #[doc(hidden)]
 pub mod faults;
 mod ring;
+mod ring_pool;
 mod signal;
 mod sockaddr;
 mod wake;
@@ -18,6 +19,7 @@ pub use control::Ecn;
 pub(crate) use control::{UDP_GRO, UDP_SEGMENT};
 pub(crate) use datagram::{Class, MOST_MESSAGES, Message, Received, knows_option, set_option};
 pub use datagram::{ReceiveBatch, SendBatch};
-pub use ring::{Buffer, Completion, CompletionRing, Payload};
+pub use ring::{Completion, CompletionRing, Payload};
+pub use ring_pool::Buffer;
 pub use signal::{Signal, SignalFd};
 pub use wake::WakeFd;

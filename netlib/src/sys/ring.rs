@@ -1,22 +1,30 @@
 //! Sockets by completion (`io_uring`): multishot accept, multishot receive into buffers that the kernel picks, and
-//! sends that are submitted together with the wait. For servers that want to know what completions would buy them;
-//! the reactor itself works by readiness and does not use this.
+//! sends that are submitted together with the wait.
+//!
+//! Traps that shape the code:
+//!
+//! * A send that waits for room holds its bytes for as long as the peer likes, and a completion per send makes every
+//!   wait return at once. So sends do not wait (`MSG_DONTWAIT`): each is over when the call that submits it returns,
+//!   and only one that failed or was cut short completes (`IOSQE_CQE_SKIP_SUCCESS`; `MSG_WAITALL` makes a short one
+//!   count as failed).
+//! * Operations name descriptors, and the kernel looks at them when it is handed the operations. Before a descriptor
+//!   is closed they must have been ([`CompletionRing::submit`]), or they reach the next owner of its number.
+//! * An operation holds its file open until it has completed, so a receive is cancelled before its socket is closed.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, Range};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 use std::rc::Rc;
-use std::slice;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
-use io_uring::types::{BufRingEntry, Fd};
-use io_uring::{IoUring, cqueue, opcode, squeue};
-use slab::Slab;
+use bytes::Bytes;
+use io_uring::squeue::Flags;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
+
+use super::ring_pool::{Buffer, Pool};
 
 /// A ring with a pool of receive buffers. It belongs to the thread that made it.
 ///
@@ -26,7 +34,7 @@ use slab::Slab;
 /// Thread rule: it belongs to the thread that made it (it is not `Send`).
 ///
 /// ```
-/// use netlib::sys::{Completion, CompletionRing, Payload};
+/// use netlib::sys::{Completion, CompletionRing};
 /// use std::io::Write;
 /// use std::os::unix::net::UnixStream;
 ///
@@ -36,7 +44,7 @@ use slab::Slab;
 /// ring.receive_multishot(&far, 7)?;
 /// near.write_all(b"hello")?;
 /// let mut done = Vec::new();
-/// ring.wait(&mut done)?;
+/// ring.wait(&mut done, None)?;
 /// let Some(Completion::Received { tag: 7, result: Ok(Some(buffer)), .. }) = done.pop() else { panic!() };
 /// assert_eq!(&buffer[..], b"hello");
 /// # Ok(())
@@ -46,8 +54,9 @@ pub struct CompletionRing {
     /// Dropped by hand: only when nothing is in flight may the memory under it go.
     ring: ManuallyDrop<IoUring>,
     pool: ManuallyDrop<Rc<Pool>>,
-    sends: ManuallyDrop<Slab<Sending>>,
-    /// Operations of which no last completion has been seen.
+    /// Since the last wait.
+    sends: Vec<Sending>,
+    /// Operations of which no last completion has been seen. Sends are not among them.
     in_flight: usize,
 }
 
@@ -56,9 +65,12 @@ pub struct CompletionRing {
 /// ```
 /// use netlib::sys::Completion;
 ///
-/// fn tag(completion: &Completion) -> u64 {
+/// fn tag(completion: &Completion) -> u32 {
 ///     match completion {
-///         Completion::Accepted { tag, .. } | Completion::Received { tag, .. } | Completion::Sent { tag, .. } => *tag,
+///         Completion::Accepted { tag, .. }
+///         | Completion::Received { tag, .. }
+///         | Completion::Ready { tag, .. }
+///         | Completion::Sent { tag, .. } => *tag,
 ///     }
 /// }
 /// ```
@@ -67,7 +79,7 @@ pub enum Completion {
     /// A connection was accepted, or accepting failed.
     Accepted {
         /// The caller's tag.
-        tag: u64,
+        tag: u32,
         /// The connection, close-on-exec.
         result: io::Result<OwnedFd>,
         /// False: this was the last; ask again for more.
@@ -76,24 +88,31 @@ pub enum Completion {
     /// Bytes arrived, the peer ended its side (`None`), or receiving failed.
     Received {
         /// The caller's tag.
-        tag: u64,
+        tag: u32,
         /// The bytes; `ENOBUFS` when every buffer was in use.
         result: io::Result<Option<Buffer>>,
         /// False: this was the last; ask again for more.
         more: bool,
     },
+    /// A descriptor is ready for what it was polled for, or broken.
+    Ready {
+        /// The caller's tag.
+        tag: u32,
+        /// Whether it could be polled.
+        result: io::Result<()>,
+    },
     /// A send is over and its bytes are the caller's again.
     Sent {
         /// The caller's tag.
-        tag: u64,
-        /// Bytes taken by the kernel: all, unless the peer is gone.
+        tag: u32,
+        /// Bytes taken by the kernel, fewer than all if the socket had no room for more; `WouldBlock` if for none.
         result: io::Result<usize>,
         /// What was sent from.
         payload: Payload,
     },
 }
 
-/// Bytes to send; they stay with the ring until the send has completed.
+/// Bytes to send; they stay with the ring until the send is over.
 ///
 /// ```
 /// use netlib::sys::{Buffer, CompletionRing, Payload};
@@ -101,44 +120,48 @@ pub enum Completion {
 ///
 /// /// Sends back what came, without a copy.
 /// fn echo(ring: &mut CompletionRing, socket: &impl AsFd, received: Buffer) -> std::io::Result<()> {
-///     let all = 0..received.len();
-///     ring.send(socket, Payload::Received(received), all, 0)
+///     ring.send(socket, Payload::Received(received), 0)
 /// }
 /// ```
 #[derive(Debug)]
 pub enum Payload {
     /// Straight from where they were received.
     Received(Buffer),
-    /// Any other bytes.
+    /// The caller's own, which come back with the completion.
     Owned(Vec<u8>),
-}
-
-/// Received bytes in a buffer of the pool; dropping it gives the buffer back to the kernel.
-///
-/// ```
-/// use netlib::sys::Buffer;
-///
-/// fn is_greeting(buffer: &Buffer) -> bool {
-///     buffer.starts_with(b"hello") // it is a slice of bytes
-/// }
-/// ```
-pub struct Buffer {
-    pool: Rc<Pool>,
-    id: u16,
-    len: usize,
+    /// One piece, shared with whoever else sends it.
+    Shared(Bytes),
+    /// Several pieces, sent as one; at most 1,024.
+    Parts(Vec<Bytes>),
 }
 
 struct Sending {
-    tag: u64,
+    tag: u32,
     payload: Payload,
+    /// What `sendmsg` is given, in place until the send is over.
+    message: Option<Box<Message>>,
+    /// `None` unless it completed: then all of it was taken.
+    outcome: Option<i32>,
 }
 
-const KIND_SHIFT: u32 = 62;
-const ACCEPT: u64 = 0;
-const RECEIVE: u64 = 1;
-const SEND: u64 = 2;
+/// The kernel's view of several pieces; the first points to the second.
+struct Message {
+    header: libc::msghdr,
+    pieces: Vec<libc::iovec>,
+}
+
+/// What an operation is, in the upper half of its `user_data`; its tag, or the index of a send, is in the lower.
+const ACCEPT: u32 = 0;
+const RECEIVE: u32 = 1;
+const POLL: u32 = 2;
+const SEND: u32 = 3;
+/// Nobody waits for its completion.
+const NOTE: u32 = 4;
 /// The one buffer group of a ring.
 const GROUP: u16 = 0;
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
+/// Rounds in which what is cancelled may complete when the ring is dropped.
+const LAST_ROUNDS: usize = 16;
 
 impl CompletionRing {
     /// Opens a ring with room for `entries` submissions between two waits and `buffers` (a power of two, at most
@@ -151,18 +174,22 @@ impl CompletionRing {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_submit_all()
             .setup_cqsize(entries.saturating_mul(4))
             .build(entries)?;
+        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this io_uring has no timeouts for waits"));
+        }
         let pool = Pool::new(buffers, buffer_size)?;
         // SAFETY: the entries are page-aligned, zeroed, `buffers` long, and live until nothing is in flight (`drop`).
-        unsafe { ring.submitter().register_buf_ring_with_flags(pool.entries.as_ptr() as u64, buffers, GROUP, 0) }?;
+        unsafe { ring.submitter().register_buf_ring_with_flags(pool.entries_address(), buffers, GROUP, 0) }?;
         for id in 0..buffers {
             pool.give(id);
         }
         Ok(Self {
             ring: ManuallyDrop::new(ring),
             pool: ManuallyDrop::new(Rc::new(pool)),
-            sends: ManuallyDrop::new(Slab::new()),
+            sends: Vec::new(),
             in_flight: 0,
         })
     }
@@ -172,10 +199,9 @@ impl CompletionRing {
     /// # Errors
     ///
     /// What the system says.
-    pub fn accept_multishot(&mut self, listener: &impl AsFd, tag: u64) -> io::Result<()> {
-        let fd = Fd(listener.as_fd().as_raw_fd());
-        let entry = opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build();
-        self.push(&entry.user_data(user_data(ACCEPT, tag)))
+    pub fn accept_multishot(&mut self, listener: &impl AsFd, tag: u32) -> io::Result<()> {
+        let entry = opcode::AcceptMulti::new(fd(listener)).flags(libc::SOCK_CLOEXEC).build();
+        self.start(&entry.user_data(user_data(ACCEPT, tag)))
     }
 
     /// Receives until a completion says `more: false`.
@@ -183,49 +209,139 @@ impl CompletionRing {
     /// # Errors
     ///
     /// What the system says.
-    pub fn receive_multishot(&mut self, socket: &impl AsFd, tag: u64) -> io::Result<()> {
-        let fd = Fd(socket.as_fd().as_raw_fd());
-        self.push(&opcode::RecvMulti::new(fd, GROUP).build().user_data(user_data(RECEIVE, tag)))
+    pub fn receive_multishot(&mut self, socket: &impl AsFd, tag: u32) -> io::Result<()> {
+        self.start(&opcode::RecvMulti::new(fd(socket), GROUP).build().user_data(user_data(RECEIVE, tag)))
     }
 
-    /// Sends `range` of `payload`, whole. Of two sends on one socket the second must wait for the first: the kernel
-    /// promises no order.
-    ///
-    /// # Panics
-    /// If the range is not within the payload.
+    /// Ends the receives of this tag. What they have received already is still reported, and their last completion
+    /// is an error, `ECANCELED`.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub fn send(&mut self, socket: &impl AsFd, payload: Payload, range: Range<usize>, tag: u64) -> io::Result<()> {
-        let bytes = &payload.bytes()[range];
-        let (start, len) = (bytes.as_ptr(), bytes.len() as u32);
-        let fd = Fd(socket.as_fd().as_raw_fd());
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        // Moving the payload does not move its bytes: they are in the pool or on the heap.
-        let key = self.sends.insert(Sending { tag, payload });
-        let entry = opcode::Send::new(fd, start, len).flags(flags).build().user_data(user_data(SEND, key as u64));
-        self.push(&entry).inspect_err(|_| drop(self.sends.remove(key)))
+    pub fn cancel_receive(&mut self, tag: u32) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(user_data(RECEIVE, tag)).build().flags(Flags::SKIP_SUCCESS);
+        self.push(&entry.user_data(user_data(NOTE, 0)))
     }
 
-    /// Submits what was asked for, waits until something has completed, and appends all that has.
+    /// Says once when the descriptor is readable, or, with `writable`, has room.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub fn wait(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
-        loop {
-            match self.ring.submit_and_wait(1) {
-                Ok(_) => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    pub fn poll(&mut self, descriptor: &impl AsFd, writable: bool, tag: u32) -> io::Result<()> {
+        let flags = if writable { libc::POLLOUT } else { libc::POLLIN };
+        self.start(&opcode::PollAdd::new(fd(descriptor), flags as u32).build().user_data(user_data(POLL, tag)))
+    }
+
+    /// Sends `payload`: as much as the socket has room for when it is submitted, all of it as a rule. The next wait
+    /// says how much that was.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn send(&mut self, socket: &impl AsFd, payload: Payload, tag: u32) -> io::Result<()> {
+        let index = u32::try_from(self.sends.len()).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let mut sending = Sending { tag, message: None, payload, outcome: None };
+        // Moving the payload, as the vector does when it grows, does not move its bytes: they are in the pool or on
+        // the heap.
+        let entry = match &sending.payload {
+            Payload::Received(buffer) => send(fd(socket), buffer),
+            Payload::Owned(bytes) => send(fd(socket), bytes),
+            Payload::Shared(bytes) => send(fd(socket), bytes),
+            Payload::Parts(parts) => {
+                let message = sending.message.insert(Message::of(parts));
+                opcode::SendMsg::new(fd(socket), &raw const message.header).flags(SEND_FLAGS as u32).build()
             }
+        };
+        self.sends.push(sending);
+        let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(user_data(SEND, index));
+        self.push(&entry).inspect_err(|_| drop(self.sends.pop()))
+    }
+
+    /// Submits what was asked for, waits until something but a send has completed or a send has failed, at most
+    /// until the time is over or a signal has come, and appends all that has completed. All sends are over then.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn wait(&mut self, completions: &mut Vec<Completion>, timeout: Option<Duration>) -> io::Result<()> {
+        let want = u32::from(timeout != Some(Duration::ZERO));
+        self.enter(want, timeout)?;
+        loop {
+            self.collect(completions);
+            let (short, overflown) = {
+                let queue = self.ring.submission();
+                (!queue.is_empty(), queue.cq_overflow())
+            };
+            if !short && !overflown {
+                break;
+            }
+            self.enter(0, None)?;
         }
-        for entry in self.ring.completion() {
+        completions.extend(self.sends.drain(..).map(|sending| {
+            let result = match sending.outcome {
+                None => Ok(sending.payload.len()),
+                Some(outcome) => outcome_of(outcome),
+            };
+            Completion::Sent { tag: sending.tag, result, payload: sending.payload }
+        }));
+        Ok(())
+    }
+
+    /// Hands over what was asked for, without waiting. Afterwards the descriptors that it named may be closed.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn submit(&mut self) -> io::Result<()> {
+        while !self.ring.submission().is_empty() {
+            self.enter(0, None)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel signal an event descriptor with each completion.
+    pub(crate) fn ring_bell(&self, bell: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(bell)
+    }
+
+    /// Interruptions, the end of the time and a full completion queue are no errors.
+    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
+        let timeout = timeout.map(Timespec::from);
+        let mut args = SubmitArgs::new();
+        if let Some(timeout) = &timeout {
+            args = args.timespec(timeout);
+        }
+        let queued = self.ring.submission().len() as u32;
+        let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+        // SAFETY: EXT_ARG says that the argument is the structure which it is; it and the time that it points to
+        // live through the call.
+        match unsafe { self.ring.submitter().enter(queued, want, flags.bits(), Some(&args)) } {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn collect(&mut self, completions: &mut Vec<Completion>) {
+        let Self { ring, pool, sends, in_flight } = self;
+        for entry in ring.completion() {
+            let (kind, tag) = ((entry.user_data() >> 32) as u32, entry.user_data() as u32);
+            if kind == NOTE {
+                continue;
+            }
+            if kind == SEND {
+                if let Some(sending) = sends.get_mut(tag as usize) {
+                    sending.outcome = Some(entry.result());
+                }
+                continue;
+            }
             let more = cqueue::more(entry.flags());
-            self.in_flight -= usize::from(!more);
-            let result = usize::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()));
-            let (kind, tag) = (entry.user_data() >> KIND_SHIFT, entry.user_data() & ((1 << KIND_SHIFT) - 1));
+            *in_flight -= usize::from(!more);
+            let result = outcome_of(entry.result());
             completions.push(match kind {
                 ACCEPT => {
                     // SAFETY: a successful accept hands over a descriptor that nobody else knows.
@@ -233,46 +349,48 @@ impl CompletionRing {
                     Completion::Accepted { tag, result, more }
                 }
                 RECEIVE => {
-                    let buffer = |len| {
-                        let id = cqueue::buffer_select(entry.flags())?;
-                        Some(Buffer { pool: Rc::clone(&self.pool), id, len })
-                    };
+                    let buffer = |len| Some(Buffer::new(pool, cqueue::buffer_select(entry.flags())?, len));
                     Completion::Received { tag, result: result.map(buffer), more }
                 }
-                _ => {
-                    let Sending { tag, payload } = self.sends.remove(tag as usize);
-                    Completion::Sent { tag, result, payload }
-                }
+                _ => Completion::Ready { tag, result: result.map(drop) },
             });
         }
+    }
+
+    fn start(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        self.push(entry)?;
+        self.in_flight += 1;
         Ok(())
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        if self.ring.submission().is_full() {
-            self.ring.submit()?;
+        // SAFETY: what an entry points to lives until the operation is over: the bytes of a send and its message in
+        // `sends` until the wait after it, the buffers of the pool until `drop` has seen everything complete.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.enter(0, None)?;
         }
-        // SAFETY: what the entry points to (bytes of a payload in `sends`, buffers of the pool) lives until its last
-        // completion has been seen; `drop` keeps it if that never comes.
-        let pushed = unsafe { self.ring.submission().push(entry) };
-        pushed.map_err(|_| io::Error::from(io::ErrorKind::ResourceBusy))?;
-        self.in_flight += 1;
         Ok(())
     }
 }
 
 impl Drop for CompletionRing {
     fn drop(&mut self) {
-        // SAFETY: the ring is not used after this; closing it cancels what is in flight, but not at once.
-        unsafe { ManuallyDrop::drop(&mut self.ring) };
-        if self.in_flight == 0 {
-            // SAFETY: neither is used after this, and the kernel has nothing left that points into them.
-            unsafe {
-                ManuallyDrop::drop(&mut self.sends);
-                ManuallyDrop::drop(&mut self.pool);
+        let everything = opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::any()).build();
+        let cancelled = self.push(&everything.user_data(user_data(NOTE, 0)));
+        let mut last = Vec::new();
+        for _ in 0..LAST_ROUNDS {
+            if cancelled.is_err() || self.wait(&mut last, Some(Duration::ZERO)).is_err() || self.in_flight == 0 {
+                break;
             }
         }
-        // Else both are leaked: the kernel may still be writing to them.
+        drop(last);
+        // SAFETY: the ring is not used after this.
+        unsafe { ManuallyDrop::drop(&mut self.ring) };
+        if self.in_flight == 0 {
+            // SAFETY: it is not used after this, and the kernel has nothing left that points into it.
+            unsafe { ManuallyDrop::drop(&mut self.pool) };
+        }
+        // Else it is leaked: the kernel may still be writing to it.
     }
 }
 
@@ -282,117 +400,57 @@ impl fmt::Debug for CompletionRing {
     }
 }
 
-fn user_data(kind: u64, tag: u64) -> u64 {
-    assert!(tag >> KIND_SHIFT == 0, "a tag has {KIND_SHIFT} bits");
-    kind << KIND_SHIFT | tag
-}
-
 impl Payload {
-    /// All bytes of the payload.
-    pub fn bytes(&self) -> &[u8] {
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
         match self {
-            Payload::Received(buffer) => buffer,
-            Payload::Owned(bytes) => bytes,
+            Self::Received(buffer) => buffer.len(),
+            Self::Owned(bytes) => bytes.len(),
+            Self::Shared(bytes) => bytes.len(),
+            Self::Parts(parts) => parts.iter().map(Bytes::len).sum(),
         }
     }
-}
 
-impl Deref for Buffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: the buffer was zeroed when it was made and the kernel has completed its write; it will not write
-        // again before `give`, which only `drop` calls; `len` came from the kernel, which knows the buffer's size.
-        unsafe { slice::from_raw_parts(self.pool.address(self.id), self.len) }
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }
 
-impl fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer").field("id", &self.id).field("len", &self.len).finish_non_exhaustive()
+impl Message {
+    fn of(parts: &[Bytes]) -> Box<Self> {
+        let piece = |part: &Bytes| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+        let mut message = Box::new(Self {
+            header: libc::msghdr {
+                msg_name: ptr::null_mut(),
+                msg_namelen: 0,
+                msg_iov: ptr::null_mut(),
+                msg_iovlen: parts.len(),
+                msg_control: ptr::null_mut(),
+                msg_controllen: 0,
+                msg_flags: 0,
+            },
+            pieces: parts.iter().map(piece).collect(),
+        });
+        message.header.msg_iov = message.pieces.as_mut_ptr();
+        message
     }
 }
 
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.pool.give(self.id);
-    }
+fn fd(descriptor: &impl AsFd) -> Fd {
+    Fd(descriptor.as_fd().as_raw_fd())
 }
 
-/// The buffers, and the ring of entries by which they are given to the kernel.
-struct Pool {
-    entries: NonNull<BufRingEntry>,
-    bytes: NonNull<u8>,
-    count: u16,
-    size: usize,
-    /// How many entries were ever written, modulo 2^16; the kernel reads its copy in the first entry.
-    tail: Cell<u16>,
+fn send(socket: Fd, bytes: &[u8]) -> squeue::Entry {
+    opcode::Send::new(socket, bytes.as_ptr(), bytes.len() as u32).flags(SEND_FLAGS).build()
 }
 
-const PAGE: usize = 4096;
-
-impl Pool {
-    fn new(count: u16, size: usize) -> io::Result<Self> {
-        let fits = count.is_power_of_two() && count <= 1 << 15 && (1..=1 << 30).contains(&size);
-        if !fits {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "buffers: a power of two up to 32768, not empty"));
-        }
-        Ok(Self {
-            entries: allocate(Self::entries_layout(count)).cast(),
-            bytes: allocate(Self::bytes_layout(count, size)),
-            count,
-            size,
-            tail: Cell::new(0),
-        })
-    }
-
-    fn entries_layout(count: u16) -> Layout {
-        Layout::from_size_align(usize::from(count) * size_of::<BufRingEntry>(), PAGE).expect("at most 512 KiB")
-    }
-
-    fn bytes_layout(count: u16, size: usize) -> Layout {
-        Layout::from_size_align(usize::from(count) * size, PAGE).expect("at most 2^45 bytes")
-    }
-
-    fn address(&self, id: u16) -> *mut u8 {
-        assert!(id < self.count, "the kernel picks among the buffers it was given");
-        // SAFETY: `id < count`, so this stays within the one allocation of `count * size` bytes.
-        unsafe { self.bytes.as_ptr().add(usize::from(id) * self.size) }
-    }
-
-    /// Lets the kernel write to buffer `id`.
-    fn give(&self, id: u16) {
-        let address = self.address(id) as u64;
-        let place = usize::from(self.tail.get() & (self.count - 1));
-        // SAFETY: `place < count`. There are never more buffers given than `count`, so the kernel has consumed this
-        // entry, and reads it again only once the tail says so. The fields are set one by one: the tail lies in the
-        // unused bytes of entry 0.
-        let entry = unsafe { &mut *self.entries.as_ptr().add(place) };
-        entry.set_addr(address);
-        entry.set_len(self.size as u32);
-        entry.set_bid(id);
-        self.tail.set(self.tail.get().wrapping_add(1));
-        // SAFETY: the base is that of a ring of zeroed entries, and its tail is two aligned bytes of it that the
-        // kernel only reads.
-        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries.as_ptr()).cast_mut()) };
-        tail.store(self.tail.get(), Ordering::Release);
-    }
+fn user_data(kind: u32, tag: u32) -> u64 {
+    u64::from(kind) << 32 | u64::from(tag)
 }
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // SAFETY: both were allocated with these layouts, and no `Buffer` is left, for each holds the pool.
-        unsafe {
-            dealloc(self.entries.as_ptr().cast(), Self::entries_layout(self.count));
-            dealloc(self.bytes.as_ptr(), Self::bytes_layout(self.count, self.size));
-        }
-    }
-}
-
-fn allocate(layout: Layout) -> NonNull<u8> {
-    // SAFETY: no layout of the pool is empty.
-    let memory = unsafe { alloc_zeroed(layout) };
-    NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
+fn outcome_of(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
 #[cfg(test)]
@@ -411,7 +469,15 @@ mod tests {
 
     fn next(ring: &mut CompletionRing) -> Completion {
         let mut done = Vec::new();
-        ring.wait(&mut done).unwrap();
+        ring.wait(&mut done, None).unwrap();
+        assert_eq!(done.len(), 1, "{done:?}");
+        done.remove(0)
+    }
+
+    /// A send that succeeds does not end a wait.
+    fn at_once(ring: &mut CompletionRing) -> Completion {
+        let mut done = Vec::new();
+        ring.wait(&mut done, Some(Duration::ZERO)).unwrap();
         assert_eq!(done.len(), 1, "{done:?}");
         done.remove(0)
     }
@@ -426,12 +492,13 @@ mod tests {
         ring.receive_multishot(&server, 2).unwrap();
         for pass in 0..20u8 {
             client.write_all(&[pass; 16]).unwrap();
-            let Completion::Received { tag: 2, result: Ok(Some(buffer)), more: true } = next(&mut ring) else {
+            let Completion::Received { tag: 2, result: Ok(Some(mut buffer)), more: true } = next(&mut ring) else {
                 panic!()
             };
             assert_eq!(&buffer[..], [pass; 16]);
-            ring.send(&server, Payload::Received(buffer), 4..16, 3).unwrap();
-            let Completion::Sent { tag: 3, result: Ok(12), .. } = next(&mut ring) else { panic!() };
+            buffer.truncate(12);
+            ring.send(&server, Payload::Received(buffer), 3).unwrap();
+            let Completion::Sent { tag: 3, result: Ok(12), .. } = at_once(&mut ring) else { panic!() };
             let mut answer = [0; 12];
             client.read_exact(&mut answer).unwrap();
             assert_eq!(answer, [pass; 12]);
@@ -466,6 +533,38 @@ mod tests {
         let Completion::Received { result: Ok(Some(buffer)), .. } = next(&mut ring) else { panic!() };
         drop(ring);
         assert_eq!(&buffer[..], b"kept");
+    }
+
+    #[test]
+    fn a_send_that_finds_too_little_room_says_how_much_it_took() {
+        let Some(mut ring) = ring("ring short send", 2) else { return };
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let parts = vec![Bytes::from(vec![1; 1 << 20]), Bytes::from(vec![2; 1 << 20])];
+        ring.send(&near, Payload::Parts(parts), 1).unwrap();
+        let Completion::Sent { result: Ok(taken), payload, .. } = next(&mut ring) else { panic!() };
+        assert!(taken > 0 && taken < payload.len(), "{taken}");
+        ring.send(&near, payload, 2).unwrap();
+        let Completion::Sent { result: Err(error), .. } = next(&mut ring) else { panic!() };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let mut arrived = vec![0; taken];
+        far.read_exact(&mut arrived).unwrap();
+        assert!(arrived[..taken.min(1 << 20)].iter().all(|byte| *byte == 1));
+        ring.poll(&near, true, 3).unwrap();
+        let Completion::Ready { tag: 3, result: Ok(()) } = next(&mut ring) else { panic!() };
+    }
+
+    #[test]
+    fn a_cancelled_receive_lets_go_of_its_socket() {
+        let Some(mut ring) = ring("ring cancel", 2) else { return };
+        let (mut near, far) = UnixStream::pair().unwrap();
+        ring.receive_multishot(&far, 1).unwrap();
+        ring.submit().unwrap();
+        ring.cancel_receive(1).unwrap();
+        ring.submit().unwrap();
+        drop(far);
+        assert_eq!(near.read(&mut [0]).unwrap(), 0); // it would wait for ever otherwise
+        let Completion::Received { tag: 1, result: Err(error), more: false } = next(&mut ring) else { panic!() };
+        assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
     }
 
     #[test]

@@ -88,6 +88,9 @@ instantiate! {
     uring_poll_level: UringPoll with Level;
     uring_poll_edge: UringPoll with Edge;
     uring_poll_one_shot: UringPoll with OneShot;
+    uring_level: Uring with Level;
+    uring_edge: Uring with Edge;
+    uring_one_shot: Uring with OneShot;
 }
 
 fn ask(kind: BackendKind, trigger: Trigger, promise: fn(Subject) -> Outcome) -> Outcome {

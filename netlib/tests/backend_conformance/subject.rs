@@ -40,7 +40,10 @@ impl Subject {
     pub(crate) fn open(kind: BackendKind, trigger: Trigger) -> Result<Self, Outcome> {
         match kind.open() {
             Ok(backend) => Ok(Self { backend, trigger }),
-            Err(error) if kind == BackendKind::UringPoll && BackendKind::from_env() != Ok(Some(kind)) => {
+            Err(error)
+                if matches!(kind, BackendKind::UringPoll | BackendKind::Uring)
+                    && BackendKind::from_env() != Ok(Some(kind)) =>
+            {
                 say(&format!("io_uring: {error}"));
                 Err(Outcome::Skipped("the kernel refuses io_uring"))
             }

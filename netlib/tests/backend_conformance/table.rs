@@ -137,6 +137,7 @@ fn costs(kind: BackendKind, caps: Caps) -> (&'static str, &'static str) {
     let change = match kind {
         BackendKind::Mio | BackendKind::EpollLt | BackendKind::EpollEt => "a system call",
         BackendKind::Poll | BackendKind::Select => "nothing",
+        BackendKind::Uring => "a system call; of a plain connection nothing, it goes along with the wait",
         BackendKind::UringPoll => "nothing, it goes along with the wait; only removing is a system call",
     };
     (wait, change)

@@ -92,6 +92,7 @@ macro_rules! on_every_backend {
         $crate::on_every_backend!(@module poll, Poll, $($test),*);
         $crate::on_every_backend!(@module select, Select, $($test),*);
         $crate::on_every_backend!(@module uring_poll, UringPoll, $($test),*);
+        $crate::on_every_backend!(@module uring, Uring, $($test),*);
     };
     (@module $module:ident, $kind:ident, $($test:ident),*) => {
         mod $module {
