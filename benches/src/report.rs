@@ -47,8 +47,14 @@ fn figures(file: &Path) -> Outcome<String> {
     let results: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
     let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let mut text = format!("From `benches/results/{name}`.\n");
-    let sections: [(&str, Section); 5] =
-        [("echo", echo), ("echo-split", echo), ("fairness", fairness), ("timers", timers), ("wake", wake)];
+    let sections: [(&str, Section); 6] = [
+        ("echo", echo),
+        ("echo-split", echo),
+        ("fairness", fairness),
+        ("timers", timers),
+        ("wake", wake),
+        ("udp", udp),
+    ];
     for (bench, section) in sections {
         if let Some(run) = results.get(bench) {
             heading(bench, &run["machine"], &mut text);
@@ -64,6 +70,7 @@ fn heading(bench: &str, machine: &Value, text: &mut String) {
         "echo-split" => "Echo, a core each",
         "fairness" => "Fairness",
         "timers" => "Timers",
+        "udp" => "UDP echo",
         _ => "Posts from other threads",
     };
     let [cpu, kernel, commit, load] =
@@ -147,6 +154,16 @@ fn wake(result: &Value, text: &mut String) {
         let of = |key: &str| median(&numbers(&receiver[key]));
         let (p50, p99, one, many) = (of("wake_p50_ns"), of("wake_p99_ns"), of("post_1_ns"), of("post_16_ns"));
         line(text, format_args!("| {} | {p50:.0} | {p99:.0} | {one:.0} | {many:.0} |", name(&receiver["receiver"])));
+    }
+}
+
+fn udp(result: &Value, text: &mut String) {
+    line(
+        text,
+        format_args!("Packets of {} bytes; {}.\n\n{}", result["bytes"], name(&result["place"]), crate::udp::HEAD),
+    );
+    for row in items(&result["loads"]) {
+        line(text, format_args!("{}", crate::udp::line(row)));
     }
 }
 

@@ -19,8 +19,10 @@ use std::{fs, thread};
 use netlib::DatagramSocket;
 use netlib::datagram::{BindOptions, Flushed, Outgoing, QueuePolicy, ReceiveBatch, SendBatch, SendQueue};
 
-use crate::Outcome;
+use serde_json::{Value, json};
+
 use crate::peers::build_example;
+use crate::{Outcome, results};
 
 const SIZE: usize = 1200;
 const RATE: usize = 100_000;
@@ -57,18 +59,24 @@ pub(crate) fn run(quick: bool) -> Outcome<bool> {
     let place = if pinned { "server on core 0, load on core 1" } else { "not pinned" };
     println!("UDP echo, {SIZE} bytes, loopback; {place}; {} priority", if eager { "raised" } else { "usual" });
     println!("system calls counted by perf (raw_syscalls:sys_enter), CPU by schedstat; both of the server\n");
-    println!("| load | peers | server | packets/s | lost | calls/packet | CPU µs/packet | CPU |");
-    println!("|---|--:|---|--:|--:|--:|--:|--:|");
+    println!("{HEAD}");
     let mut reached = false;
+    let mut rows = Vec::new();
     for peers in [1, 50] {
         for load in [Load::Paced, Load::Windowed] {
             for variant in &VARIANTS {
                 let mut server = Server::start(&binary, variant, pinned)?;
                 let figures = measure(&mut server, peers, &load, time)?;
                 reached |= figures.rate() >= 0.99 * RATE as f64;
-                figures.print(variant, peers, &load);
+                let row = figures.row(variant, peers, &load);
+                println!("{}", line(&row));
+                rows.push(row);
             }
         }
+    }
+    if !quick {
+        let body = json!({ "bytes": SIZE, "place": place, "loads": rows });
+        println!("\nwritten: {}", results::write("udp", None, body)?.display());
     }
     println!("\n{RATE} packets/s through one socket: {}", if reached { "reached" } else { "NOT reached" });
     Ok(reached)
@@ -87,22 +95,44 @@ impl Figures {
         self.back as f64 / self.elapsed.as_secs_f64()
     }
 
-    fn print(&self, variant: &Variant, peers: usize, load: &Load) {
+    fn row(&self, variant: &Variant, peers: usize, load: &Load) -> Value {
         let load = match load {
             Load::Paced => "100,000/s",
             Load::Windowed => "512 on their way",
         };
         let packets = self.back.max(1) as f64;
-        println!(
-            "| {load} | {peers} | {} | {:.0} | {:.2} % | {:.3} | {:.2} | {:.0} % |",
-            variant.name,
-            self.rate(),
-            100.0 * self.sent.saturating_sub(self.back) as f64 / self.sent.max(1) as f64,
-            self.calls as f64 / packets,
-            self.cpu.as_secs_f64() * 1e6 / packets,
-            100.0 * self.cpu.as_secs_f64() / self.elapsed.as_secs_f64(),
-        );
+        json!({
+            "load": load,
+            "peers": peers,
+            "server": variant.name,
+            "packets_per_second": self.rate(),
+            "lost": self.sent.saturating_sub(self.back) as f64 / self.sent.max(1) as f64,
+            "calls_per_packet": self.calls as f64 / packets,
+            "cpu_us_per_packet": self.cpu.as_secs_f64() * 1e6 / packets,
+            "cpu": self.cpu.as_secs_f64() / self.elapsed.as_secs_f64(),
+        })
     }
+}
+
+/// The head of the table of which [`line`] makes a row.
+pub(crate) const HEAD: &str = "| load | peers | server | packets/s | lost | calls/packet | CPU µs/packet | CPU |
+|---|--:|---|--:|--:|--:|--:|--:|";
+
+/// One measurement as a row of a table.
+pub(crate) fn line(row: &Value) -> String {
+    let text = |key: &str| row[key].as_str().unwrap_or("?");
+    let of = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+    format!(
+        "| {} | {} | {} | {:.0} | {:.2} % | {:.3} | {:.2} | {:.0} % |",
+        text("load"),
+        row["peers"],
+        text("server"),
+        of("packets_per_second"),
+        100.0 * of("lost"),
+        of("calls_per_packet"),
+        of("cpu_us_per_packet"),
+        100.0 * of("cpu"),
+    )
 }
 
 fn measure(server: &mut Server, peers: usize, load: &Load, time: Duration) -> Outcome<Figures> {

@@ -40,7 +40,8 @@ impl<S: 'static> Context<S> {
         if conn.has(flag::SENDING) {
             return true;
         }
-        if conn.has(flag::BLOCKED) || matches!(conn.0.state.get(), State::Connecting | State::Dead) {
+        // Our FIN goes behind the last write at once, so that one is not put off.
+        if conn.0.state.get() != State::Open || conn.has(flag::BLOCKED | flag::FINISHED) {
             return false;
         }
         let Some(payload) = conn.take_output() else { return false };

@@ -67,10 +67,14 @@ impl<S: 'static> Context<S> {
 
     /// Something was written, or could not be: the marks, and the end of the queue.
     pub(crate) fn written(&mut self, state: &mut S, token: Token, conn: &Conn) {
-        if conn.0.state.get() == State::Open {
+        if conn.0.state.get() != State::Open {
+            return;
+        }
+        let drained = conn.queued() == 0;
+        if !drained || conn.has(flag::ABOVE_HIGH | flag::PAUSED_BY_OUTPUT) {
             self.watermarks(state, token, conn);
         }
-        if conn.0.state.get() == State::Open && conn.queued() == 0 && self.watches_flushes(token) {
+        if drained && self.watches_flushes(token) && conn.0.state.get() == State::Open && conn.queued() == 0 {
             self.notify(state, token, conn, Handler::on_flushed);
         }
     }

@@ -278,6 +278,12 @@
 //! | `poll` | poll(2), level-triggered | what is watched |
 //! | `select` | select(2), level-triggered | the highest descriptor |
 //! | `uring-poll` | polls through io_uring, edge-triggered | what is ready |
+//! | `uring` | io_uring receives and sends, and watches the rest | what is ready |
+//!
+//! The first six say when bytes could be moved (readiness), and a running loop can move from one to another. `uring`
+//! moves them itself and says when that is done (completion): a turn of the loop is one system call however many
+//! plain connections it serves. Nothing changes for handlers; listeners, datagrams and connections under a layer or
+//! with a rate are watched as ever. The seam is [`backend::Completions`].
 //!
 //! With `poll`, `select` and `uring-poll` a change of interest costs no system call, so a few busy
 //! connections lose nothing; with the first two thousands of idle ones are paid for in every tick.
