@@ -332,13 +332,12 @@ impl OutputBuffer {
     /// [`sent`](Self::sent), and nothing else may leave meanwhile. None if a part of a file is next, or nothing.
     pub(crate) fn take(&mut self) -> Option<Payload> {
         let payload = match self.pieces.front() {
-            None if self.lead == 0 => return None,
+            None | Some(Piece::File(_)) if self.lead == 0 => return None,
             None => {
                 self.copied.drain(..self.copied_start);
                 (self.lead, self.copied_start) = (0, 0);
                 Payload::Owned(std::mem::take(&mut self.copied))
             }
-            Some(Piece::File(_)) if self.lead == 0 => return None,
             Some(Piece::Shared(_)) if self.lead == 0 && self.pieces.len() == 1 => match self.pieces.pop_front() {
                 Some(Piece::Shared(bytes)) => Payload::Shared(bytes),
                 _ => return None,

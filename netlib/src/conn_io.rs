@@ -98,12 +98,9 @@ impl<S: 'static> Context<S> {
         conn.clear(flag::READY);
         conn.set(flag::VISITED);
         match conn.0.state.get() {
-            State::Open if conn.has(flag::COMPLETES) => {
-                if conn.wants_input() {
-                    self.revisit_completing(state, token, &conn);
-                }
-            }
-            State::Open if conn.wants_input() => {
+            State::Open if !conn.wants_input() => {}
+            State::Open if conn.has(flag::COMPLETES) => self.revisit_completing(state, token, &conn),
+            State::Open => {
                 self.redeliver(state, token, &conn);
                 // Whether the socket has more is not known: ask it, once the handler has taken what
                 // there is. Else a flood of tiny frames would be kept faster than it is used, and

@@ -1,11 +1,4 @@
-//! The other way to do I/O: the back end moves the bytes of plain stream connections itself and says when that is
-//! done (completion), instead of saying when they could be moved (readiness).
-//!
-//! A back end that can do this has both contracts: descriptors that were registered are reported by
-//! [`Backend::wait`](super::Backend::wait) as ever, and streams that were handed over here are reported by
-//! [`Completions::take`] after it. A wait also returns, with an empty batch, when only the latter has something.
-//! Nothing else may read from a stream while it is received from here; writes of others must not come between a
-//! send and its completion.
+//! The other contract, beside readiness: [`Completions`].
 
 use std::fmt;
 use std::io;
@@ -14,7 +7,14 @@ use std::os::fd::BorrowedFd;
 use crate::sys::{Buffer, Payload};
 use crate::token::Token;
 
-/// What a back end does that moves bytes itself. The [module documentation](self) is the contract.
+/// The other way to do I/O: the back end moves the bytes of plain stream connections itself and says when that is
+/// done (completion), instead of saying when they could be moved (readiness).
+///
+/// A back end that can do this keeps both contracts: descriptors that were registered are reported by
+/// [`Backend::wait`](super::Backend::wait) as ever, and streams that were handed over here are reported by
+/// [`take`](Self::take) after it. A wait also returns, with an empty batch, when only the latter has something.
+/// Nothing else may read from a stream while it is received from here, and nobody else write between a send and
+/// its completion.
 ///
 /// ```
 /// use std::io::Write;

@@ -174,7 +174,10 @@ impl Completions for UringIoBackend {
         }
         let receive = Receive { token, stream: stream.as_raw_fd(), wanted: true, armed: true };
         let key = self.receives.insert(receive);
-        self.ring.receive_multishot(&stream, key as u32).inspect_err(|_| drop(self.receives.remove(key)))?;
+        if let Err(error) = self.ring.receive_multishot(&stream, key as u32) {
+            self.receives.remove(key);
+            return Err(error);
+        }
         self.current[slot] = Some(key);
         Ok(())
     }
@@ -272,6 +275,6 @@ impl Backend for UringIoBackend {
 
 impl fmt::Debug for UringIoBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UringIoBackend").field("ring", &self.ring).field("receives", &self.receives.len()).finish()
+        f.debug_struct("UringIoBackend").field("ring", &self.ring).finish_non_exhaustive()
     }
 }

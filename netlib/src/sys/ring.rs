@@ -418,6 +418,7 @@ impl Payload {
 }
 
 impl Message {
+    #[allow(clippy::unnecessary_box_returns)] // it points into itself
     fn of(parts: &[Bytes]) -> Box<Self> {
         let piece = |part: &Bytes| libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
         let mut message = Box::new(Self {
