@@ -15,8 +15,8 @@ use std::sync::mpsc;
 use clap::Parser;
 use netlib::codec::{LengthPrefixed, LengthWidth};
 use netlib::reactor_pool::{PoolOptions, Spread};
-use netlib::{BackendKind, Conn, Context, Decode, Frame, FrameError, FrameHandler, Framed, Handler};
-use netlib::{ListenOptions, Reactor, ReactorConfig, ReactorPool, Signal, SignalFd};
+use netlib::{BackendKind, Conn, ConnOptions, Context, Decode, Frame, FrameError, FrameHandler, Framed, Handler};
+use netlib::{ListenOptions, OutputPolicy, Reactor, ReactorConfig, ReactorPool, Signal, SignalFd};
 
 /// The header of a frame, its length included.
 const HEADER: u64 = 16;
@@ -104,6 +104,12 @@ fn main() -> ExitCode {
     }
 }
 
+/// A client that sends more than it reads is read from no further, until it has caught up.
+fn reads_at_the_pace_of_its_peer() -> ListenOptions {
+    let conn = ConnOptions { policy: OutputPolicy::Pause, ..ConnOptions::default() };
+    ListenOptions { conn, ..ListenOptions::default() }
+}
+
 fn serve(options: &Options) -> io::Result<()> {
     let signals = SignalFd::new(&[Signal::Interrupt, Signal::Terminate])?;
     let mut reactor = Reactor::<()>::new(ReactorConfig { backend: options.backend, ..ReactorConfig::default() })?;
@@ -111,7 +117,7 @@ fn serve(options: &Options) -> io::Result<()> {
     cx.on_signals(signals, |(), cx, _| cx.stop())?;
     let addr = SocketAddr::new(options.listen, options.port);
     let framed = options.framed;
-    let listener = cx.listen(addr, ListenOptions::default(), move |(), _, _| Some(echo(framed)))?;
+    let listener = cx.listen(addr, reads_at_the_pace_of_its_peer(), move |(), _, _| Some(echo(framed)))?;
     eprintln!("echoing on {} with {}", listener.local_addr(), cx.backend_name());
     ready()?;
     reactor.run(&mut ())
@@ -126,7 +132,8 @@ fn serve_on_many(options: &Options) -> io::Result<()> {
     let pool = ReactorPool::<()>::start(pool_options, |_, _, _| Ok(()))?;
     let addr = SocketAddr::new(options.listen, options.port);
     let framed = options.framed;
-    let listener = pool.listen(addr, options.spread, ListenOptions::default(), move |(), _, _| Some(echo(framed)))?;
+    let listener =
+        pool.listen(addr, options.spread, reads_at_the_pace_of_its_peer(), move |(), _, _| Some(echo(framed)))?;
     let loops = pool.remotes().to_vec();
     let (tell, told) = mpsc::channel();
     let watch = move |(): &mut (), cx: &mut Context<()>| {

@@ -463,8 +463,15 @@ fn load(part: &mut FilePart) -> io::Result<Bytes> {
 #[derive(Debug, Default)]
 pub struct InputTail {
     /// In a box, since most connections have none at most times.
-    #[allow(clippy::box_collection)]
-    bytes: Option<Box<Vec<u8>>>,
+    kept: Option<Box<Kept>>,
+}
+
+/// Never without bytes.
+#[derive(Debug, Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    /// So many of them are used already.
+    start: usize,
 }
 
 /// A tail keeps at most this much more memory than it needs.
@@ -473,7 +480,7 @@ const TAIL_SLACK: usize = 16 * 1024;
 impl InputTail {
     /// Empty.
     pub const fn new() -> Self {
-        Self { bytes: None }
+        Self { kept: None }
     }
 
     /// Bytes kept.
@@ -483,31 +490,34 @@ impl InputTail {
 
     /// Whether none is kept, and no memory either.
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_none()
+        self.kept.is_none()
     }
 
     /// All of them, oldest first.
     pub fn as_slice(&self) -> &[u8] {
-        self.bytes.as_ref().map_or(&[], |bytes| bytes)
+        self.kept.as_ref().map_or(&[], |kept| &kept.bytes[kept.start..])
     }
 
     /// Appends what was read.
     pub fn extend(&mut self, input: &[u8]) {
         if !input.is_empty() {
-            self.bytes.get_or_insert_default().extend_from_slice(input);
+            self.kept.get_or_insert_default().bytes.extend_from_slice(input);
         }
     }
 
-    /// Forgets the first `count` bytes, and returns memory that is no longer needed. Called once
-    /// per read, not per frame, so that moving the remainder to the front stays cheap.
+    /// Forgets the first `count` bytes, and returns memory that is no longer needed. Each byte is moved at most once
+    /// for each byte that was used.
     pub fn consume(&mut self, count: usize) {
-        let Some(bytes) = &mut self.bytes else { return };
-        if count >= bytes.len() {
-            self.bytes = None;
-        } else if count > 0 {
-            bytes.drain(..count);
-            if bytes.capacity() - bytes.len() > bytes.len() + TAIL_SLACK {
-                bytes.shrink_to_fit();
+        let Some(kept) = &mut self.kept else { return };
+        kept.start += count.min(kept.bytes.len() - kept.start);
+        let len = kept.bytes.len() - kept.start;
+        if len == 0 {
+            self.kept = None;
+        } else if kept.start > len {
+            kept.bytes.drain(..kept.start);
+            kept.start = 0;
+            if kept.bytes.capacity() - len > len + TAIL_SLACK {
+                kept.bytes.shrink_to_fit();
             }
         }
     }

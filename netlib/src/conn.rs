@@ -290,6 +290,9 @@ impl Conn {
                 match outcome {
                     Ok(progress) => {
                         total += progress.written as u64;
+                        if !self.has(flag::LAYERED) && output.as_ref().is_none_or(|output| output.is_empty()) {
+                            break;
+                        }
                         if progress.blocked {
                             self.set(flag::BLOCKED);
                         } else if progress.written == 0 && transport.pending() == 0 {
@@ -407,7 +410,7 @@ impl Conn {
 
     /// Open, with nothing to write and nothing to be done about it.
     pub(crate) fn is_at_rest(&self) -> bool {
-        let kind = flag::LAYERED | flag::COMPLETES;
+        let kind = flag::LAYERED | flag::COMPLETES | flag::MARKED;
         self.0.state.get() == State::Open && self.0.flags.get() & !kind == 0 && !self.has_output()
     }
 

@@ -73,7 +73,7 @@ impl<S: 'static> Context<S> {
         if flushed && !conn.has(flag::ABORT | flag::FIN_SENT) {
             Self::send_fin(conn);
         }
-        if conn.has(flag::ABORT) || (conn.has(flag::EOF) && conn.has(flag::FIN_SENT)) {
+        if conn.has(flag::ABORT) || (conn.has(flag::EOF | flag::ENDED) && conn.has(flag::FIN_SENT)) {
             return true;
         }
         self.update_interest(token);

@@ -35,8 +35,8 @@ impl<S: 'static> Context<S> {
     }
 
     /// Gives the back end what is to be written. False if that is for us to write, or is
-    /// nothing.
-    pub(crate) fn send(&mut self, token: Token, conn: &Conn) -> bool {
+    /// nothing. `watched`: its handler waits for the end of it.
+    pub(crate) fn send(&mut self, token: Token, conn: &Conn, watched: bool) -> bool {
         if conn.has(flag::SENDING) {
             return true;
         }
@@ -54,7 +54,7 @@ impl<S: 'static> Context<S> {
             return true;
         }
         // Somebody waits for what comes of it, so the next tick must not wait for anything else.
-        self.sends_awaited |= !conn.only_sends() || conn.has_more_output() || self.watches_flushes(token);
+        self.sends_awaited |= !conn.only_sends() || conn.has_more_output() || watched;
         true
     }
 
@@ -74,7 +74,12 @@ impl<S: 'static> Context<S> {
             Moved::Out { token, result, payload } => {
                 let Some(slot) = self.slots.conn_mut(token) else { return };
                 let conn = slot.conn.clone();
-                self.moved_out(state, token, &conn, result, payload);
+                let watched = slot.handler.as_ref().is_some_and(|handler| handler.watches_flushes());
+                Self::moved_out(&conn, result, payload);
+                if watched || !conn.is_at_rest() {
+                    self.written(state, token, &conn);
+                    conn.mark();
+                }
             }
         }
     }
@@ -88,7 +93,9 @@ impl<S: 'static> Context<S> {
                 let mut shown = 0;
                 if conn.wants_input() && !conn.has(flag::READY) {
                     shown = self.allow_turn(token, conn, bytes.len());
-                    self.deliver(state, token, conn, &bytes[..shown]);
+                    if shown > 0 {
+                        self.deliver(state, token, conn, &bytes[..shown]);
+                    }
                 }
                 if shown < bytes.len() && conn.0.state.get() == State::Open {
                     self.keep(token, conn, &bytes[shown..]);
@@ -138,7 +145,7 @@ impl<S: 'static> Context<S> {
         conn.mark();
     }
 
-    fn moved_out(&mut self, state: &mut S, token: Token, conn: &Conn, result: io::Result<usize>, payload: Payload) {
+    fn moved_out(conn: &Conn, result: io::Result<usize>, payload: Payload) {
         let offered = payload.len();
         match result {
             Ok(sent) => {
@@ -155,10 +162,6 @@ impl<S: 'static> Context<S> {
                 conn.clear(flag::SENDING);
                 conn.end(CloseReason::from_io(&error), true);
             }
-        }
-        self.written(state, token, conn);
-        if !conn.is_at_rest() {
-            conn.mark();
         }
     }
 

@@ -28,10 +28,18 @@ impl<S: 'static> Context<S> {
     fn flush(&mut self, state: &mut S, token: Token) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         let conn = slot.conn.clone();
-        if conn.has(flag::COMPLETES) && self.send(token, &conn) {
-            // The rest is done when that is over.
+        let watches = slot.handler.as_ref().is_some_and(|handler| handler.watches_flushes());
+        let rests = slot.registered == Some(Interest::READABLE);
+        if conn.has(flag::COMPLETES) && self.send(token, &conn, watches) {
+            if rests && conn.only_sends() && !conn.has_more_output() {
+                return conn.clear(flag::MARKED);
+            }
         } else if conn.queued() > 0 {
             self.write(token, &conn);
+            if rests && !watches && conn.is_at_rest() {
+                // It has answered and waits for the next request, as most do.
+                return conn.clear(flag::MARKED);
+            }
             self.written(state, token, &conn);
         } else if conn.has_output() {
             conn.write_now(FLUSH_BUDGET);
@@ -39,11 +47,10 @@ impl<S: 'static> Context<S> {
         // Only now: what the callbacks above have changed is dealt with below, and
         // would cost a tick of its own if it were marked again.
         conn.clear(flag::MARKED);
-        if (conn.is_at_rest() || (conn.only_sends() && !conn.has_more_output()))
-            && let Some(slot) = self.slots.conn_mut(token)
-            && slot.registered == Some(Interest::READABLE)
+        if conn.is_at_rest()
+            && self.slots.conn_mut(token).is_some_and(|slot| slot.registered == Some(Interest::READABLE))
         {
-            return; // it has answered and waits for the next request, as most do
+            return;
         }
         if conn.take(flag::IDLE_CHANGED) {
             self.arm_idle(token, &conn);
@@ -79,7 +86,7 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    pub(crate) fn watches_flushes(&mut self, token: Token) -> bool {
+    fn watches_flushes(&mut self, token: Token) -> bool {
         let slot = self.slots.conn_mut(token);
         slot.and_then(|slot| slot.handler.as_ref()).is_some_and(|handler| handler.watches_flushes())
     }

@@ -3,7 +3,6 @@
 
 mod support;
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -141,6 +140,28 @@ fn a_paused_connection_is_not_received_from_and_loses_nothing() {
     assert!(world.input == numbered(BYTES), "{} bytes, or not in order", world.input.len());
 }
 
+/// Its end has been received already, and is not told again.
+#[test]
+fn a_paused_connection_whose_peer_has_ended_does_not_linger_when_it_is_closed() {
+    let Some(mut reactor) = reactor("closing after the end") else { return };
+    let listener = reactor
+        .context()
+        .listen(local(), ListenOptions::default(), |_, _, _| Some(Box::new(Reads { pauses: false })))
+        .unwrap();
+    let client = peer(listener.local_addr());
+    let mut world = World::default();
+    drive(&mut reactor, &mut world, "the connection", |world| !world.conns.is_empty());
+    // Paused in the very tick in which the end arrives.
+    drop(client);
+    world.conns[0].pause();
+    reactor.run_once(&mut world, Some(std::time::Duration::from_millis(20))).unwrap();
+    world.conns[0].close();
+    for _ in 0..3 {
+        reactor.run_once(&mut world, Some(std::time::Duration::from_millis(20))).unwrap();
+    }
+    assert_eq!(reactor.context().connections(), 0);
+}
+
 /// Shared pieces, copies and parts of a file, to a peer that does not read at first.
 #[test]
 fn what_finds_no_room_is_sent_later_and_in_order() {
@@ -160,7 +181,7 @@ fn what_finds_no_room_is_sent_later_and_in_order() {
 
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&numbered(1 << 20)).unwrap();
-    let file = Rc::new(OwnedFd::from(File::from(file)));
+    let file = Rc::new(OwnedFd::from(file));
     let mut expected = Vec::new();
     for round in 0..100_u32 {
         let conn = &world.conns[0];

@@ -3,7 +3,7 @@
 //! serves. Everything else (listeners, datagrams, connections under a layer or with a rate) is watched by an epoll
 //! that the ring watches in turn; fetching its events is one call more.
 //!
-//! Received bytes come in a pool of 256 buffers of 8 KiB, which is the most that one turn brings. A connection that
+//! Received bytes come in a pool of 512 buffers of 4 KiB, which is the most that one turn brings. A connection that
 //! finds the pool used up is received from again in the next.
 #![allow(unsafe_code)]
 
@@ -22,8 +22,8 @@ use crate::token::Token;
 
 /// Operations that wait for the next system call; more make one of their own.
 const ENTRIES: u32 = 1024;
-const BUFFERS: u16 = 256;
-const BUFFER_SIZE: usize = 8 << 10;
+const BUFFERS: u16 = 512;
+const BUFFER_SIZE: usize = 4 << 10;
 /// Longer timeouts overflow the kernel's arithmetic; nobody waits for that long.
 const ENDLESS: Duration = Duration::from_secs(1 << 30);
 
