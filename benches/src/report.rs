@@ -1,4 +1,4 @@
-//! Puts the figures of a result file into `docs/benchmarks.md`, between its markers: no figure there is typed.
+//! Puts the newest figures of each benchmark into `docs/benchmarks.md`, between its markers: no figure there is typed.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::{Outcome, results};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The result file (else the newest under benches/results/)
+    /// The result file (else, for each benchmark, the newest under benches/results/ that has it)
     file: Option<PathBuf>,
     /// Fail if the page does not say what the file says, and leave it
     #[arg(long)]
@@ -26,10 +26,10 @@ const BEGIN: &str = "<!-- figures: written by `netlib-bench report` -->\n";
 const END: &str = "<!-- end of figures -->";
 
 pub(crate) fn run(args: &Args) -> Outcome<bool> {
-    let file = args.file.clone().map_or_else(results::newest, Ok)?;
+    let files = args.file.clone().map_or_else(results::newest_first, |file| Ok(vec![file]))?;
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md");
     let old = fs::read_to_string(&page)?;
-    let new = with_figures(&old, &figures(&file)?).ok_or("docs/benchmarks.md has lost its markers")?;
+    let new = with_figures(&old, &figures(&files)?).ok_or("docs/benchmarks.md has lost its markers")?;
     if args.check {
         return Ok(new == old);
     }
@@ -43,10 +43,15 @@ fn with_figures(page: &str, figures: &str) -> Option<String> {
     Some(format!("{before}{BEGIN}\n{figures}\n{END}{after}"))
 }
 
-fn figures(file: &Path) -> Outcome<String> {
-    let results: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
-    let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let mut text = format!("From `benches/results/{name}`.\n");
+fn figures(files: &[PathBuf]) -> Outcome<String> {
+    let files = files
+        .iter()
+        .map(|file| {
+            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            Ok((name, serde_json::from_str(&fs::read_to_string(file)?)?))
+        })
+        .collect::<Outcome<Vec<(String, Value)>>>()?;
+    let mut text = String::new();
     let sections: [(&str, Section); 6] = [
         ("echo", echo),
         ("echo-split", echo),
@@ -56,15 +61,16 @@ fn figures(file: &Path) -> Outcome<String> {
         ("udp", udp),
     ];
     for (bench, section) in sections {
-        if let Some(run) = results.get(bench) {
-            heading(bench, &run["machine"], &mut text);
+        let newest = files.iter().find_map(|(name, results)| Some((name, results.get(bench)?)));
+        if let Some((name, run)) = newest {
+            heading(bench, name, &run["machine"], &mut text);
             section(&run["result"], &mut text);
         }
     }
-    Ok(text.trim_end().to_owned())
+    Ok(text.trim().to_owned())
 }
 
-fn heading(bench: &str, machine: &Value, text: &mut String) {
+fn heading(bench: &str, file: &str, machine: &Value, text: &mut String) {
     let title = match bench {
         "echo" => "Echo, generator and server on one core",
         "echo-split" => "Echo, a core each",
@@ -76,7 +82,12 @@ fn heading(bench: &str, machine: &Value, text: &mut String) {
     let [cpu, kernel, commit, load] =
         ["cpu", "kernel", "commit", "load_average"].map(|key| machine[key].as_str().unwrap_or("?"));
     let cores = &machine["cores"];
-    line(text, format_args!("\n### {title}\n\n{cpu}, {cores} cores, Linux {kernel}, commit {commit}, load {load}.\n"));
+    line(
+        text,
+        format_args!(
+            "\n### {title}\n\n{cpu}, {cores} cores, Linux {kernel}, commit {commit}, load {load}; `benches/results/{file}`.\n"
+        ),
+    );
 }
 
 fn echo(result: &Value, text: &mut String) {
@@ -223,7 +234,7 @@ mod tests {
     #[test]
     fn the_page_says_what_the_newest_result_says() {
         let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/benchmarks.md")).unwrap();
-        let figures = figures(&results::newest().unwrap()).unwrap();
+        let figures = figures(&results::newest_first().unwrap()).unwrap();
         assert_eq!(with_figures(&page, &figures).unwrap(), page, "run `netlib-bench report`");
     }
 }

@@ -38,10 +38,12 @@ pub(crate) fn write(bench: &str, path: Option<&Path>, body: Value) -> Outcome<Pa
     Ok(path)
 }
 
-/// The newest result file by name, which begins with the date.
-pub(crate) fn newest() -> Outcome<PathBuf> {
+/// The result files, newest first by name, which begins with the date.
+pub(crate) fn newest_first() -> Outcome<Vec<PathBuf>> {
     let files = fs::read_dir(directory())?.flatten().map(|file| file.path());
-    files.filter(|path| path.extension().is_some_and(|e| e == "json")).max().ok_or_else(|| "no result file yet".into())
+    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "json")).collect();
+    files.sort_unstable_by(|a, b| b.cmp(a));
+    if files.is_empty() { Err("no result file yet".into()) } else { Ok(files) }
 }
 
 fn directory() -> PathBuf {

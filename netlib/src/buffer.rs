@@ -668,8 +668,8 @@ mod tests {
         tail.extend(&vec![7; 1 << 20]);
         tail.consume((1 << 20) - 3);
         assert_eq!(tail.as_slice(), [7; 3]);
-        assert!(tail.bytes.as_ref().unwrap().capacity() <= TAIL_SLACK + 6);
+        assert!(tail.kept.as_ref().unwrap().bytes.capacity() <= TAIL_SLACK + 6);
         tail.consume(3);
-        assert!(tail.is_empty() && tail.bytes.is_none());
+        assert!(tail.is_empty() && tail.kept.is_none());
     }
 }
