@@ -130,6 +130,16 @@ pub(crate) fn forget_device_token(request: &mut Request<'_>) {
     keep_token(request, String::new());
 }
 
+/// The same for a phone with a name that was kicked before it logged out.
+pub(crate) fn forget_token_of(server: &mut Server, user_id: u32, phone: &str, seq: u16) {
+    let device_id = Some(phone.to_owned());
+    let forget = ImDeviceTokenReq { user_id, device_id, ..ImDeviceTokenReq::default() };
+    let link = server.peers.db.choose(Half::Business, user_id.into());
+    if link.is_none_or(|link| link.send(seq, &forget).is_err()) {
+        server.metrics.ignored("no db link");
+    }
+}
+
 fn keep_token(request: &mut Request<'_>, device_token: String) {
     let member = &request.member;
     let keep = ImDeviceTokenReq {

@@ -75,7 +75,8 @@ pub struct Limits {
     pub signals_per_second: u32,
     /// Such signals at once.
     pub signals_burst: u32,
-    /// New signature lines and pictures in a minute, of which everybody is told; more are refused.
+    /// New signature lines and pictures of one user in a minute, of which everybody is told; more are
+    /// refused.
     pub card_changes_per_minute: u32,
     /// Bytes that may wait for a client that does not read; more closes it.
     pub output_bytes: usize,

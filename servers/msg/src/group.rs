@@ -13,7 +13,7 @@ use tt_proto::im::group::{
     ImGroupInfoListReq, ImGroupInfoListRsp, ImGroupShieldReq, ImGroupShieldRsp, ImNormalGroupListReq,
     ImNormalGroupListRsp,
 };
-use tt_proto::pdu::encode;
+use tt_proto::pdu::{MAX_TEXT, encode};
 use tt_proto::{Attach, Body};
 
 use crate::buddy::{any_db, ask, cut, unanswered};
@@ -56,10 +56,15 @@ pub(crate) fn info(request: &mut Request<'_>) {
 }
 
 /// 0x0405. A client makes temporary groups only. Nobody but the asker is told: members
-/// learn of the group by its first message.
+/// learn of the group by its first message. The answer repeats the name, unless it is longer than
+/// any text may be: a client would not take such an answer.
 pub(crate) fn create(request: &mut Request<'_>) {
     let Some(mut query) = request.body::<ImGroupCreateReq>() else { return };
     query.user_id = request.member.user;
+    let name_is_long = query.group_name.len() > MAX_TEXT;
+    if name_is_long {
+        query.group_name.clear();
+    }
     let failure = ImGroupCreateRsp {
         user_id: query.user_id,
         result_code: FAILED,
@@ -69,6 +74,10 @@ pub(crate) fn create(request: &mut Request<'_>) {
         attach_data: None,
     };
     match GroupType::try_from(query.group_type) {
+        Ok(GroupType::GroupTypeTmp) if name_is_long => {
+            request.server.metrics.refused("a group's name");
+            request.reply(&failure);
+        }
         Ok(GroupType::GroupTypeTmp) => {
             let link = any_db(request, Half::Business);
             ask_or(request, link, query, failure, |_, _, _| {});

@@ -7,6 +7,7 @@
 //! a connection here that has just signed in is answered with that one's own, so that its origin goes; one that
 //! looks older than a connection that has been here for a while comes from a clock that is behind, and counts.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tt_proto::im::login::{ImKickPcClientReq, ImKickPcClientRsp, ImKickUser, ImLo
 use tt_proto::im::server::ImServerKickUser;
 use tt_proto::pdu::encode;
 
+use crate::account;
 use crate::member::{self, Request};
 use crate::state::{Class, Server};
 
@@ -79,7 +81,8 @@ impl Kick {
             // A connection that was over its rate must be able to log out.
             device.conn.resume();
             let closing = cx.conn_timer(&device.conn, grace);
-            let handler = Kicked { user: self.user, closing };
+            let phone = if device.class() == Class::Mobile { device.name.clone() } else { None };
+            let handler = Kicked { user: self.user, closing, phone };
             cx.replace_handler(&device.conn, member::framed(handler));
             server.metrics.kicked.inc();
             log::debug!("user {} kicked at {}: {:?}", self.user, device.conn.peer_addr(), self.reason);
@@ -125,6 +128,9 @@ pub(crate) fn kick_pc(request: &mut Request<'_>) {
 struct Kicked {
     user: u32,
     closing: TimerId,
+    /// What a phone calls itself. A phone without a name shares its push token's place with the phone that has
+    /// just taken its place, so nothing of it can be forgotten.
+    phone: Option<Rc<str>>,
 }
 
 impl FrameHandler<Server> for Kicked {
@@ -133,6 +139,9 @@ impl FrameHandler<Server> for Kicked {
         match Command::try_from(pdu.header.command) {
             Ok(Command::HeartBeat) => member::echo(server, conn, frame),
             Ok(Command::LogoutReq) => {
+                if let Some(phone) = &self.phone {
+                    account::forget_token_of(server, self.user, phone, pdu.header.seq);
+                }
                 member::reply(server, conn, pdu.header.seq, &ImLogoutRsp { result_code: 0 });
                 conn.close();
             }

@@ -9,7 +9,7 @@
 //! | a message's way | `message.rs`, in order by `conversation.rs`, once by `recent.rs`, in spite of lost links by `catch_up.rs` |
 //! | groups: their commands, and a message's way to all members | `group.rs`, `fan_out.rs` |
 //! | questions that other servers answer | `buddy.rs`, cut to size by `parts.rs` |
-//! | accounts and devices of users; signals between clients | `account.rs`, `signal.rs` |
+//! | accounts and devices of users; signals between clients; files | `account.rs`, `signal.rs`, `file.rs` |
 //! | who is online | `presence.rs` |
 //! | the other servers | `peers.rs`, `links.rs` |
 //! | the shared state, the limits, the counts, the end | `state.rs`, `limits.rs`, `metrics.rs`, `drain.rs` |
@@ -23,6 +23,7 @@ mod config;
 mod conversation;
 mod drain;
 mod fan_out;
+mod file;
 mod group;
 mod kick;
 mod limits;

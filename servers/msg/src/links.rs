@@ -14,7 +14,7 @@ use tt_proto::pdu::{DecodeError, PduRef, encode};
 use crate::kick::Kick;
 use crate::presence::Change;
 use crate::state::Server;
-use crate::{account, catch_up, group, message, presence, signal};
+use crate::{account, catch_up, file, group, message, presence, signal};
 
 /// The handler of a link to a login server: it is told our address and load.
 pub(crate) struct LoginLink;
@@ -96,6 +96,7 @@ fn from_route(
         Ok(Command::GroupChangeMemberNotify) => {
             group::changed(server, &pdu.decode()?, None);
         }
+        Ok(Command::FileNotify) => file::relayed(server, &pdu.decode()?),
         Ok(Command::ServerKickUser) => Kick::from_server(&pdu.decode::<ImServerKickUser>()?).here(server, cx),
         Ok(Command::UserStatNotify) => {
             let stat = pdu.decode::<ImUserStatNotify>()?.user_stat;

@@ -2,6 +2,7 @@
 //! token bucket says when to stop reading. Everything a command needs comes to it as
 //! one [`Request`].
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use crate::limits::TokenBucket;
 use crate::recent::Sent;
 use crate::state::{Class, Server};
 use crate::visitor::{CAPABILITY_EXACT_READS, CAPABILITY_REFUSALS};
-use crate::{account, buddy, group, kick, message, presence, signal};
+use crate::{account, buddy, file, group, kick, message, presence, signal};
 
 /// Bytes that a client may send for one token: more than any text has.
 const TOKEN_BYTES: usize = 8 * 1024;
@@ -55,6 +56,10 @@ const COMMANDS: &[(Command, Serve)] = &[
     (Command::ChangeSignInfoReq, account::sign_info),
     (Command::ChangeAvatarReq, account::avatar),
     (Command::P2pCmdMsg, signal::send),
+    (Command::FileReq, file::open),
+    (Command::FileHasOfflineReq, file::waiting),
+    (Command::FileAddOfflineReq, file::left_for_later),
+    (Command::FileDelOfflineReq, file::fetched),
     (Command::LogoutReq, log_out),
 ];
 
@@ -67,12 +72,11 @@ pub(crate) struct Member {
     /// Its read marks mean their message, not everything there is (G5).
     pub(crate) exact_reads: bool,
     /// What the client calls its device; none if it does not say.
-    pub(crate) device: Option<Box<str>>,
+    pub(crate) device: Option<Rc<str>>,
     messages: TokenBucket,
     requests: TokenBucket,
-    /// Made with the first signal, and with the first change of the card: few connections need them.
+    /// Made with the first signal: few connections need it.
     signals: Option<Box<TokenBucket>>,
-    card_changes: Option<Box<TokenBucket>>,
     /// Made with the first message: most connections of a large server only listen.
     sent: Option<Box<Sent>>,
 }
@@ -93,7 +97,7 @@ impl Member {
         user: u32,
         client_type: ClientType,
         capabilities: u64,
-        device: Option<Box<str>>,
+        device: Option<Rc<str>>,
     ) -> Self {
         let limits = &server.config.limits;
         Self {
@@ -105,7 +109,6 @@ impl Member {
             messages: TokenBucket::new(limits.messages_per_second, limits.messages_burst, cx.now()),
             requests: TokenBucket::new(limits.requests_per_second, limits.requests_burst, cx.now()),
             signals: None,
-            card_changes: None,
             sent: None,
         }
     }
@@ -131,12 +134,12 @@ impl Request<'_> {
         }
     }
 
-    /// Whether this connection may change the user's card again so soon. A change is told to
-    /// everybody who is signed in anywhere, so nobody must make many.
+    /// Whether the user may change his card again so soon, on whatever connection. A change is told
+    /// to everybody who is signed in anywhere, so nobody must make many.
     pub(crate) fn may_change_card(&mut self) -> bool {
         let (per_minute, now) = (self.server.config.limits.card_changes_per_minute, self.cx.now());
         let new = || TokenBucket::slow(Duration::from_mins(1) / per_minute, per_minute, now);
-        let may = self.member.card_changes.get_or_insert_with(|| Box::new(new())).try_take(now);
+        let may = self.server.card_changes.entry(self.member.user, new).try_take(now);
         if !may {
             self.server.metrics.card_changes_refused.inc();
         }

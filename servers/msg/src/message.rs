@@ -119,7 +119,10 @@ impl MessageIds {
 
 /// 0x0301 from a client.
 pub(crate) fn send(request: &mut Request<'_>) {
-    let Some(mut message) = request.body::<ImMsgData>() else { return };
+    let Some(mut message) = request.body::<ImMsgData>() else {
+        refuse_unreadable(request);
+        return;
+    };
     let session = Kind::from_wire(message.msg_type).map_or(SessionType::SessionTypeSingle, |kind| kind.session);
     let origin = Origin {
         conn: request.conn.clone(),
@@ -147,6 +150,16 @@ pub(crate) fn send(request: &mut Request<'_>) {
     let number = request.server.message_ids.accepted();
     let until = request.cx.now() + request.server.config.timeouts.call();
     forward(request.server, request.cx, Outgoing { message, origin, until, sent: false, number });
+}
+
+/// No to what does not parse (and is counted as that), for who can take one: it names no session, so the client
+/// knows it by its number.
+fn refuse_unreadable(request: &Request<'_>) {
+    if request.member.refusals {
+        let session_type = SessionType::SessionTypeSingle.into();
+        let result = Some(Refusal::Policy as u32);
+        request.reply(&ImMsgDataAck { user_id: request.member.user, session_id: 0, msg_id: 0, session_type, result });
+    }
 }
 
 /// Whether this server takes the message, and what kind it is.

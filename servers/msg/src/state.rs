@@ -4,6 +4,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,11 +21,12 @@ use crate::conversation::Lanes;
 use crate::drain::Drain;
 use crate::fan_out::Groups;
 use crate::kick::SignIn;
+use crate::limits::TokenBucket;
 use crate::message::{MessageIds, Outgoing};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::presence::Presence;
-use crate::recent::Delivered;
+use crate::recent::{Delivered, Generations};
 
 /// The state of one msg server: the `S` of its reactor.
 pub(crate) struct Server {
@@ -41,6 +43,8 @@ pub(crate) struct Server {
     pub(crate) groups: Groups,
     pub(crate) message_ids: MessageIds,
     pub(crate) card_notices: CardNotices,
+    /// Of each user who changed his card lately, how often he may again.
+    pub(crate) card_changes: Generations<u32, TokenBucket>,
     /// Clients whose name and password are being checked.
     pub(crate) signing_in: usize,
     /// Calls to db-proxy and route that wait for their reply.
@@ -64,6 +68,7 @@ impl Server {
             groups: Groups::new(),
             message_ids: MessageIds::new(),
             card_notices: CardNotices::default(),
+            card_changes: Generations::new(CARD_CHANGERS),
             signing_in: 0,
             calls: 0,
             drain: Drain::default(),
@@ -100,6 +105,8 @@ impl Server {
     }
 }
 
+/// Users whose changes of their cards are counted; at most twice as many.
+const CARD_CHANGERS: usize = 10_000;
 /// One line about clients' misbehaviour in so long.
 const NOISE_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -139,6 +146,8 @@ pub(crate) struct Device {
     /// Those users, in ascending order.
     pub(crate) watched: Vec<u32>,
     pub(crate) copies: Copies,
+    /// What the client calls itself; none if it does not say.
+    pub(crate) name: Option<Rc<str>>,
 }
 
 impl Device {
@@ -153,6 +162,7 @@ impl Device {
             details: false,
             watched: Vec::new(),
             copies: Copies::default(),
+            name: None,
         }
     }
 

@@ -2,6 +2,8 @@
 //! heartbeat, and closes the connection on any other: there is no path from here to
 //! the commands of a member but a valid name and password (spec/flows.md §3).
 
+use std::rc::Rc;
+
 use netlib::{CloseReason, Conn, Context, FrameHandler, Framed, Handler, TimerId};
 use tt_common::link::{CAPABILITY_PRESENCE, PduFraming};
 use tt_common::{CallError, Link};
@@ -82,7 +84,7 @@ impl Visitor {
             client_type,
             online_status: UserStatType::try_from(request.online_status).unwrap_or(UserStatType::UserStatusOnline),
             capabilities: request.capabilities,
-            device: request.device_id.filter(|id| (1..=MAX_DEVICE_ID).contains(&id.len())).map(String::into_boxed_str),
+            device: request.device_id.filter(|id| (1..=MAX_DEVICE_ID).contains(&id.len())).map(Rc::from),
         };
         let validate = ImValidateReq { user_name: request.user_name, password: request.password, attach_data: None };
         server.call(cx, &link, seq, validate, move |server, cx, reply| {
@@ -134,7 +136,7 @@ struct Candidate {
     /// What the client announced; none for a client that does not know the field.
     capabilities: Option<u64>,
     /// What the client calls its device.
-    device: Option<Box<str>>,
+    device: Option<Rc<str>>,
 }
 
 impl Candidate {
@@ -174,6 +176,7 @@ impl Candidate {
         let device = Device {
             away: self.online_status == UserStatType::UserStatusLeave,
             details: self.capabilities.unwrap_or(0) & CAPABILITY_PRESENCE != 0,
+            name: self.device.clone(),
             ..Device::new(self.conn.clone(), self.client_type, signed_in, cx.now())
         };
         presence::signed_in(server, user, &device);

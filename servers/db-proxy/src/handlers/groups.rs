@@ -11,7 +11,7 @@ use tt_proto::im::group::{
     ImGroupInfoListRsp, ImGroupShieldReq, ImGroupShieldRsp, ImNormalGroupListReq, ImNormalGroupListRsp,
 };
 use tt_proto::im::server::{ImGroupGetShieldReq, ImGroupGetShieldRsp};
-use tt_proto::pdu::encode;
+use tt_proto::pdu::{MAX_TEXT, encode};
 
 use super::{Request, cut};
 use crate::lanes::{Access, Conversation};
@@ -82,7 +82,11 @@ fn card(group: Group) -> GroupInfo {
 pub(super) fn create(request: &mut Request<'_>) {
     let Some(query) = request.body::<ImGroupCreateReq>() else { return };
     let seq = request.seq();
-    let (user_id, group_name, named) = (query.user_id, query.group_name.clone(), query.member_id_list.clone());
+    // What is too long is refused, and the refusal, which repeats it, must not be too long for a client.
+    let group_name = if query.group_name.len() > MAX_TEXT { String::new() } else { query.group_name.clone() };
+    let most = request.server.config.limits.group_members as usize;
+    let named: Vec<u32> = query.member_id_list.iter().take(most).copied().collect();
+    let user_id = query.user_id;
     let answer = move |group: Option<(u32, Vec<u32>)>| {
         let (group_id, user_id_list) = group.map_or((None, named), |(id, list)| (Some(id), list));
         let result_code = if group_id.is_some() { 0 } else { FAILED };

@@ -53,8 +53,9 @@ pub trait Store: Accounts {
     /// The devices of these users to which pushes may go, user by user in the order asked.
     fn devices(&self, users: &[u32]) -> Result<Vec<Device>, StoreError>;
 
-    /// The user's sessions updated after `since`, newest first, at most `limit`; sessions without
-    /// a message that can be shown are left out.
+    /// The user's sessions updated at `since` or later, newest first, at most `limit`; sessions without
+    /// a message that can be shown are left out. Those of that second come again: one that was updated
+    /// in it after the last pull would be missed otherwise.
     fn recent_sessions(&self, user: u32, since: u32, limit: u32) -> Result<Vec<Session>, StoreError>;
 
     /// Per session with unread messages: how many others sent above the user's cursor (G5), of a

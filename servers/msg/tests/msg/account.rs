@@ -129,7 +129,20 @@ fn more_changes_than_the_limit_are_refused_before_they_cost_anything() {
     pc.send(4, &ImChangeAvatarReq { user_id: 5, avatar_url: "a".into(), attach_data: None });
     assert_eq!(pc.expect(), (4, ImChangeAvatarRsp { user_id: 5, result_code: 2, attach_data: None }));
     world.expect_nothing_at_the_store(&mut pc);
-    assert_eq!(world.server.metric("teamtalk_card_changes_refused_total"), 2);
+    // Another device of the same user, and the same device once more, have no more of them.
+    let mut phone = world.sign_in(5, PHONE);
+    phone.send(5, &sign_info(5, "a"));
+    assert_eq!(phone.expect(), (5, signed(5, 2, None)));
+    drop(pc);
+    world.expect_left(5, PC);
+    let mut pc = world.sign_in(5, PC);
+    pc.send(6, &sign_info(5, "a"));
+    assert_eq!(pc.expect(), (6, signed(5, 2, None)));
+    let mut other = world.sign_in(6, PC);
+    other.send(7, &sign_info(6, "a"));
+    let _: ImChangeSignInfoReq = answer(&mut world.db, signed(6, 1, None));
+    assert_eq!(other.expect(), (7, signed(6, 1, None)));
+    assert_eq!(world.server.metric("teamtalk_card_changes_refused_total"), 4);
 }
 
 #[test]

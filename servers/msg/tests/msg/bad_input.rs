@@ -121,8 +121,9 @@ fn random_bodies_of_every_command_are_ignored() {
 fn commands_that_are_not_served_are_counted_and_ignored() {
     let mut world = World::new();
     let mut client = world.sign_in(1, PC);
-    // Answers and notices, files, registering, what only servers say, and a number that is no command.
-    for command in [0x0402, 0x040b, 0x0506, 0x0110, 0x0703, 0x0999] {
+    // Answers and notices, what a file server serves, registering, what only servers say, and a number that is no
+    // command.
+    for command in [0x0402, 0x040b, 0x0504, 0x0110, 0x0703, 0x0999] {
         client.send_raw(&pdu::encode_raw(command, 4, &[]));
     }
     client.expect_nothing();

@@ -2,7 +2,10 @@
 //! still do.
 
 use tt_proto::im::base_define::{ClientType, KickReasonType};
-use tt_proto::im::login::{ImKickPcClientReq, ImKickPcClientRsp, ImKickUser, ImLoginRes, ImLogoutReq, ImLogoutRsp};
+use tt_proto::im::login::{
+    ImDeviceTokenReq, ImKickPcClientReq, ImKickPcClientRsp, ImKickUser, ImLoginReq, ImLoginRes, ImLogoutReq,
+    ImLogoutRsp,
+};
 use tt_proto::im::message::{ImClientTimeReq, ImMsgData, ImMsgDataAck};
 use tt_proto::im::server::{ImServerKickUser, ImUserCntUpdate, ImUserStatusUpdate, ImValidateReq};
 
@@ -70,6 +73,31 @@ fn a_kicked_client_that_goes_on_is_closed_at_once() {
     old.send(7, &ImClientTimeReq::default());
     old.expect_closed();
     world.expect_left(5, PC);
+}
+
+#[test]
+fn a_kicked_phones_log_out_forgets_its_own_token_and_no_other() {
+    let mut world = World::with(|config| config.timeouts.kick_grace_ms = 60_000);
+    for name in [Some("old phone"), None] {
+        let mut old = world.server.connect();
+        let device_id = name.map(str::to_owned);
+        old.send(1, &ImLoginReq { device_id: device_id.clone(), ..login_request(5, PHONE) });
+        world.admit(&mut old, 5, PHONE);
+        let mut new = world.sign_in(5, PHONE);
+        expect_kick(&mut old, 5, KickReasonType::KickReasonDuplicateUser);
+        old.send(9, &ImLogoutReq::default());
+        // Without a name its token's place is the new phone's now.
+        if name.is_some() {
+            let (seq, forget) = world.db.expect::<ImDeviceTokenReq>();
+            assert_eq!((seq, forget), (9, ImDeviceTokenReq { user_id: 5, device_id, ..ImDeviceTokenReq::default() }));
+        }
+        assert_eq!(old.expect::<ImLogoutRsp>().0, 9);
+        old.expect_closed();
+        world.expect_left(5, PHONE);
+        world.expect_nothing_at_the_store(&mut new);
+        drop(new);
+        world.expect_left(5, PHONE);
+    }
 }
 
 #[test]

@@ -489,3 +489,19 @@ fn received_acks_are_counted_and_answered_by_nothing() {
     assert_eq!(world.server.metric("teamtalk_copies_total"), 1);
     assert_eq!(world.server.metric("teamtalk_messages_acked_total"), 1);
 }
+
+#[test]
+fn g6_a_message_that_does_not_parse_is_refused_to_who_can_take_it() {
+    let mut world = World::new();
+    for (capabilities, told) in [(REFUSALS, true), (Some(0), false), (None, false)] {
+        let mut sender = world.sign_in_with(1, PC, capabilities);
+        // Field 6 is cut short.
+        sender.send_raw(&pdu::encode_raw(Command::MsgData.id(), 8, &[0x32, 0x7f, b'a']));
+        if told {
+            assert_eq!(sender.expect(), (8, ack(1, 0, 0, Some(3))));
+        }
+        world.expect_nothing_at_the_store(&mut sender);
+        drop(sender);
+        world.expect_left(1, PC);
+    }
+}

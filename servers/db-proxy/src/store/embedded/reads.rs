@@ -215,7 +215,7 @@ fn listed_singles(db: &Connection, user: u32, since: u32, limit: u32) -> rusqlit
          FROM session s
          JOIN conversation c ON c.id = s.conversation
          LEFT JOIN cursor r ON r.user = s.user AND r.conversation = s.conversation
-         WHERE s.user = ?1 AND s.status = 0 AND s.kind = ?2 AND s.updated > ?3
+         WHERE s.user = ?1 AND s.status = 0 AND s.kind = ?2 AND s.updated >= ?3
          ORDER BY s.updated DESC, s.peer LIMIT ?4",
     )?
     .query_map(params![user, SINGLE, since, limit], |row| {
@@ -235,7 +235,7 @@ fn listed_groups(db: &Connection, user: u32, since: u32) -> rusqlite::Result<Vec
          JOIN chat_group g ON g.id = m.group_id
          JOIN conversation c ON c.id = g.conversation
          LEFT JOIN cursor r ON r.user = m.user AND r.conversation = c.id
-         WHERE m.user = ?1 AND m.status = 0 AND g.last_chatted > ?2
+         WHERE m.user = ?1 AND m.status = 0 AND g.last_chatted >= ?2
            AND c.last_msg_id > max(m.joined_after, m.hidden_up_to)",
     )?
     .query_map([user, since], |row| {
