@@ -194,6 +194,7 @@ fn options_are_in_force_on_both_ends(kind: BackendKind) {
         receive_buffer: Some(30_000),
         user_timeout: Some(Duration::from_millis(12_345)),
         dscp: Some(46),
+        from: None,
     };
     // Seconds are rounded up, buffers doubled by the kernel.
     let effective = SocketOptions {
@@ -218,6 +219,20 @@ fn options_are_in_force_on_both_ends(kind: BackendKind) {
         assert_eq!(world.conns[0].socket_options().unwrap(), effective);
         assert_eq!(dialled.socket_options().unwrap(), effective);
     }
+}
+
+#[test]
+fn a_connect_leaves_from_the_address_that_it_is_given() {
+    let mut reactor = reactor::<World>(BackendKind::Mio);
+    let listener = serve(&mut reactor, local(), ListenOptions::default()).unwrap();
+    let from = std::net::IpAddr::from([127, 0, 0, 77]);
+    let socket = SocketOptions { from: Some(from), ..SocketOptions::default() };
+    let options = ConnectOptions { socket, ..ConnectOptions::default() };
+    let dialled = reactor.context().connect(listener.local_addr(), options, Box::new(Client));
+    let mut world = World::default();
+    drive(&mut reactor, &mut world, "the connection", |world| !world.conns.is_empty());
+    assert_eq!(dialled.local_addr().ip(), Some(from));
+    assert_eq!(world.conns[0].peer_addr().ip(), Some(from));
 }
 
 #[test]

@@ -98,6 +98,8 @@ impl Error {
         /// What servers say when they failed themselves. A failing store and a wrong password
         /// share their code, so only the text tells them apart (spec/flows.md §3.1).
         const SERVER_FAULT: &str = "服务端异常";
+        /// What a message server says when it is not full but asked too often.
+        const TOO_OFTEN: &str = "登录过于频繁，请稍后再试";
         const WHAT: &str = "the sign-in";
         let explained = |default: &str| if text.is_empty() { default.to_owned() } else { text.to_owned() };
         let text = match ResultType::try_from(code) {
@@ -113,6 +115,11 @@ impl Error {
             }
             Ok(ResultType::RefuseReasonNoRouteServer) => {
                 "no route server is connected to the message server".to_owned()
+            }
+            Ok(ResultType::RefuseReasonMsgServerFull) if text == TOO_OFTEN => {
+                "too many sign-ins of this user or from this address at once (limits.user_sign_ins_per_minute, \
+                 limits.address_sign_ins_per_second of the message server); try again later"
+                    .to_owned()
             }
             Ok(ResultType::RefuseReasonMsgServerFull) => "the message server is full".to_owned(),
             Ok(ResultType::RefuseReasonVersionTooOld) => "this client is too old".to_owned(),

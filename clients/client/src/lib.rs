@@ -53,7 +53,7 @@ pub use blocking::{Answer, Client, Events};
 pub use error::{Error, KickReason};
 pub use framing::{MAX_FROM_SERVER, PduDecoder};
 pub use model::{Content, Conversation, Department, Group, GroupChange, Message, Peer, Presence, Sent, User};
-pub use options::{ClientClass, Event, Options};
+pub use options::{ClientClass, Event, Options, SendLimit};
 pub use server_url::ServerUrl;
 pub use session::Session;
 pub use signal::Signal;

@@ -1,5 +1,6 @@
 //! What a session needs to know before it starts, and what it reports while it lives.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tt_proto::im::base_define::ClientType;
@@ -52,6 +53,11 @@ pub struct Options {
     pub login_timeout: Duration,
     /// The default limit of a request.
     pub request_timeout: Duration,
+    /// The message server to connect to, without asking the login server for one.
+    pub message_server: Option<SocketAddr>,
+    /// The address of this machine to connect to the message server from; None leaves it to the
+    /// system.
+    pub local_address: Option<IpAddr>,
 }
 
 impl Options {
@@ -69,6 +75,8 @@ impl Options {
             longest_retry: Duration::from_mins(1),
             login_timeout: Duration::from_secs(15),
             request_timeout: Duration::from_secs(8),
+            message_server: None,
+            local_address: None,
         }
     }
 
@@ -93,6 +101,16 @@ impl std::fmt::Debug for Options {
             .field("reconnect", &self.reconnect)
             .finish_non_exhaustive()
     }
+}
+
+/// How fast the server reads messages from a session, as it says at the sign-in. Over it nothing is
+/// lost: the connection is not read for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendLimit {
+    /// Messages a second in the long run.
+    pub per_second: u32,
+    /// Messages at once.
+    pub burst: u32,
 }
 
 /// What happens in a session without having been asked for.

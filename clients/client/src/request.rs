@@ -3,6 +3,7 @@
 //! of them.
 
 use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tt_proto::Body;
@@ -79,10 +80,14 @@ impl Outgoing {
     }
 }
 
+/// 48 bits of milliseconds and 80 of chance (as a version 7 UUID has it): ids that come one after the
+/// other sort so, which lets a server keep them side by side in its index.
 fn fresh_id() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let value = since.as_millis() << 80 | rand::random::<u128>() >> 48;
     let mut id = String::with_capacity(32);
     // Writing to a String cannot fail.
-    let _ = write!(id, "{:032x}", rand::random::<u128>());
+    let _ = write!(id, "{value:032x}");
     id
 }
 
@@ -107,6 +112,11 @@ impl SendText {
     pub fn with_id(to: impl Into<Peer>, text: &str, client_msg_id: String) -> Result<Self, Error> {
         let (to, body) = (to.into(), text::encrypt(text)?);
         Ok(Self(Outgoing { to, content: content::Content::Text, body, client_msg_id }))
+    }
+
+    /// The length of its body on the wire, where text is enciphered.
+    pub fn body_len(&self) -> usize {
+        self.0.body.len()
     }
 
     /// The id under which it goes; to be kept by who wants to repeat it later.

@@ -27,7 +27,7 @@ use tt_proto::{Body, Command};
 use crate::dedup::Seen;
 use crate::outbox::{Exchange, Outbox};
 use crate::request::{Request, UsersPage};
-use crate::{Error, Event, Message, Options, Peer, Signal, User};
+use crate::{Error, Event, Message, Options, Peer, SendLimit, Signal, User};
 
 /// Clients that lost the same server do not come back in the same instant.
 const RETRY_JITTER_PERCENT: u32 = 20;
@@ -80,6 +80,7 @@ struct Core<S: 'static> {
     verdict: Option<Error>,
     me: Option<User>,
     server_capabilities: u64,
+    send_limit: Option<SendLimit>,
     outbox: Outbox<Pending<S>>,
     seen: Seen,
     backoff: Backoff,
@@ -117,6 +118,7 @@ impl<S: 'static> Session<S> {
             verdict: None,
             me: None,
             server_capabilities: 0,
+            send_limit: None,
             outbox: Outbox::new(),
             seen: Seen::default(),
             backoff: Backoff::new(options.first_retry, options.longest_retry, RETRY_JITTER_PERCENT),
@@ -136,6 +138,16 @@ impl<S: 'static> Session<S> {
     /// The user's own card, once signed in.
     pub fn me(&self) -> Option<User> {
         self.inner.core.borrow().me.clone()
+    }
+
+    /// The message server that the session is connected to now.
+    pub fn server(&self) -> Option<SocketAddr> {
+        self.inner.core.borrow().conn.as_ref().and_then(|conn| conn.peer_addr().inet())
+    }
+
+    /// How fast the server reads messages from this session; None if it has not said.
+    pub fn send_limit(&self) -> Option<SendLimit> {
+        self.inner.core.borrow().send_limit
     }
 
     /// Asks; `then` gets the answer or the error, exactly once and never from within this call.

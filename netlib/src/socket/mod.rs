@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::sendfile;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, acceptfrom_with,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags, SocketType, acceptfrom_with, bind,
     connect, getpeername, getsockname, recv, send, sendmsg, shutdown, socket_with, sockopt,
 };
 
@@ -112,6 +112,9 @@ impl Stream {
             Address::Inet(addr) => {
                 let fd = open(family(addr))?;
                 options.apply(&fd, family(addr), true)?;
+                if let Some(ip) = options.from {
+                    bind(&fd, &SocketAddr::new(ip, 0))?;
+                }
                 let outcome = connect(&fd, addr);
                 (fd, outcome)
             }
@@ -282,8 +285,6 @@ fn family(addr: &SocketAddr) -> AddressFamily {
 mod tests {
     use std::io::Read;
     use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
-
-    use rustix::net::bind;
 
     use super::*;
     use crate::Token;

@@ -4,6 +4,7 @@
 //! [`ConnOptions::linger`](crate::ConnOptions::linger) does instead blocks nobody.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -50,11 +51,22 @@ pub struct SocketOptions {
     /// The class of service, 0 to 63, as routers see it: the upper six bits of IP_TOS and
     /// IPV6_TCLASS. More is `InvalidInput`.
     pub dscp: Option<u8>,
+    /// The address of this machine to connect from, on any free port; None leaves the choice to
+    /// the system. For sockets that connect; accepted ones have theirs.
+    pub from: Option<IpAddr>,
 }
 
 impl Default for SocketOptions {
     fn default() -> Self {
-        Self { nodelay: true, keepalive: None, send_buffer: None, receive_buffer: None, user_timeout: None, dscp: None }
+        Self {
+            nodelay: true,
+            keepalive: None,
+            send_buffer: None,
+            receive_buffer: None,
+            user_timeout: None,
+            dscp: None,
+            from: None,
+        }
     }
 }
 

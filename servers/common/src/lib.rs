@@ -64,6 +64,7 @@ pub mod log_limit;
 pub mod logging;
 pub mod metrics;
 pub mod metrics_http;
+mod process;
 pub mod role;
 pub mod signals;
 

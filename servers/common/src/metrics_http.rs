@@ -8,6 +8,7 @@ use netlib::{Context, Listener, Stats};
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::metrics::Metrics;
+use crate::process::ProcessGauges;
 
 /// Serves both on a bound listener. `health` says why the role does not serve, if so; the answer is then 503
 /// with that text.
@@ -17,10 +18,11 @@ pub fn serve<S: 'static>(
     metrics: Metrics,
     mut health: impl FnMut(&mut S) -> Result<(), String> + 'static,
 ) -> io::Result<Listener> {
-    let reactor = ReactorGauges::registered(&metrics);
+    let (reactor, process) = (ReactorGauges::registered(&metrics), ProcessGauges::registered(&metrics));
     http::serve(cx, socket, ServerOptions::default(), move |state, cx, request| match request.path() {
         "/metrics" => {
             reactor.show(&cx.stats());
+            process.show();
             reply(200, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode())
         }
         "/healthz" => match health(state) {

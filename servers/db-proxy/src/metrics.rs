@@ -8,7 +8,7 @@ use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use tt_common::metrics::{Label, Labelled};
+use tt_common::metrics::{Counter, Label, Labelled};
 
 use crate::store::{Stats, Store};
 
@@ -23,6 +23,8 @@ pub(crate) struct Metrics {
     pub(crate) write_bytes_waiting: Gauge,
     /// Queries without an answer yet.
     pub(crate) reads_waiting: Gauge,
+    /// Requests answered as overload because they had waited too long.
+    pub(crate) given_up: Counter,
     refused: Labelled,
     not_changed: Labelled,
     group_refused: Labelled,
@@ -39,6 +41,7 @@ impl Metrics {
             writes_waiting: Gauge::default(),
             write_bytes_waiting: Gauge::default(),
             reads_waiting: Gauge::default(),
+            given_up: Counter::default(),
             refused: Labelled::default(),
             not_changed: Labelled::default(),
             group_refused: Labelled::default(),
@@ -54,6 +57,7 @@ impl Metrics {
             all.write_bytes_waiting.clone(),
         );
         common.register("store_reads_waiting", "Queries without an answer yet", all.reads_waiting.clone());
+        common.register("requests_given_up", "Requests that waited too long", all.given_up.clone());
         common.register("messages_refused", "Messages not stored, by reason", all.refused.clone());
         common.register("settings_refused", "Changes of accounts not made, by reason", all.not_changed.clone());
         common.register("group_changes_refused", "Groups not made or changed, by reason", all.group_refused.clone());

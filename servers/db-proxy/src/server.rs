@@ -21,7 +21,7 @@ use crate::handlers;
 use crate::lanes::{Access, Conversation, Lanes, Start, Ticket};
 use crate::metrics::Metrics;
 use crate::store::{Applied, Store, StoreError, Write};
-use crate::writer::{self, Outcomes, WriteError, Writer};
+use crate::writer::{self, Claim, Outcomes, WriteError, Writer};
 use tt_common::role::or_exit;
 
 /// A query: runs on a worker and returns the encoded answer.
@@ -29,6 +29,11 @@ pub(crate) type Query = Box<dyn FnOnce(&dyn Store) -> Result<Bytes, StoreError> 
 
 /// What a write's outcome means to whoever asked: the encoded answer, if there is one.
 pub(crate) type Answer = Box<dyn FnOnce(&mut Server, Result<Applied, WriteError>) -> Option<Bytes>>;
+
+/// Looks at what waits too long, within the time that a request may wait.
+const LOOKS: u32 = 4;
+/// Why a request was given up.
+const TOO_LATE: &str = "waited too long";
 
 /// One line about refused or unanswered requests in so long.
 const NOISE_INTERVAL: Duration = Duration::from_secs(10);
@@ -47,6 +52,8 @@ pub(crate) struct Server {
     reads: usize,
     /// What the store said when it last failed to write, until it succeeds again.
     failing: Option<String>,
+    /// Whether a look at what waits too long is set.
+    watching: bool,
     noise: LogLimit,
     remote: Remote<Server>,
     writer: Writer,
@@ -59,18 +66,23 @@ enum Job {
     Query(Query),
 }
 
-/// A request between its arrival and its answer.
+/// A request between its arrival and its end.
 struct Pending {
     link: Link<Server>,
     arrived: Instant,
+    claim: Claim,
+    /// The bytes that a write holds.
+    bytes: usize,
     then: Then,
 }
 
 enum Then {
     /// The query's answer goes out; this one if it has none.
     Query { otherwise: Option<Bytes> },
-    /// The bytes that the write holds, and who wants to know what became of it.
-    Write(usize, Answer),
+    /// Who wants to know what became of a write.
+    Write(Answer),
+    /// It waited too long and was answered so.
+    GivenUp,
 }
 
 /// Why a query has no answer.
@@ -112,6 +124,7 @@ impl Server {
             write_bytes: 0,
             reads: 0,
             failing: None,
+            watching: false,
             noise: LogLimit::new(NOISE_INTERVAL),
             remote,
             writer,
@@ -123,7 +136,7 @@ impl Server {
     /// Admits a query. `otherwise` is the answer when the store gives none.
     pub(crate) fn query(
         &mut self,
-        cx: &Context<Self>,
+        cx: &mut Context<Self>,
         link: &Link<Self>,
         access: Access,
         query: Query,
@@ -137,13 +150,13 @@ impl Server {
         }
         self.reads += 1;
         self.metrics.reads_waiting.inc();
-        self.admit(cx, link, access, Job::Query(query), Then::Query { otherwise });
+        self.admit(cx, link, access, Job::Query(query), 0, Then::Query { otherwise });
     }
 
     /// Admits a write to a conversation. `answer` hears what became of it.
     pub(crate) fn write(
         &mut self,
-        cx: &Context<Self>,
+        cx: &mut Context<Self>,
         link: &Link<Self>,
         conversation: Conversation,
         write: Write,
@@ -161,27 +174,73 @@ impl Server {
         self.write_bytes += bytes;
         self.metrics.writes_waiting.inc();
         self.metrics.write_bytes_waiting.set(self.write_bytes as i64);
-        self.admit(cx, link, Access::Write(conversation), Job::Write(write), Then::Write(bytes, answer));
+        self.admit(cx, link, Access::Write(conversation), Job::Write(write), bytes, Then::Write(answer));
     }
 
-    fn admit(&mut self, cx: &Context<Self>, link: &Link<Self>, access: Access, job: Job, then: Then) {
+    fn admit(&mut self, cx: &mut Context<Self>, link: &Link<Self>, access: Access, job: Job, bytes: usize, then: Then) {
         let (ticket, start) = self.lanes.arrive(access, job);
-        self.pending.insert(ticket, Pending { link: link.clone(), arrived: cx.now(), then });
+        let pending = Pending { link: link.clone(), arrived: cx.now(), claim: Claim::default(), bytes, then };
+        self.pending.insert(ticket, pending);
         if let Some(start) = start {
             self.start(start);
+        }
+        self.watch(cx);
+    }
+
+    /// While anything waits, looks every now and then for what has waited too long. The writer and the
+    /// workers look too, but a store that hangs keeps them from it.
+    fn watch(&mut self, cx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.watching, true) {
+            cx.after(self.config.timeouts.request() / LOOKS, |server: &mut Self, cx| {
+                server.watching = false;
+                server.give_up_late(cx.now());
+                if !server.pending.is_empty() {
+                    server.watch(cx);
+                }
+            });
+        }
+    }
+
+    /// Answers what has waited too long and was not begun, as overload. It keeps its place until its
+    /// turn comes, and is passed over then.
+    fn give_up_late(&mut self, now: Instant) {
+        let limit = self.config.timeouts.request();
+        let late = self.pending.iter().filter(|(_, pending)| now.saturating_duration_since(pending.arrived) > limit);
+        let mut late: Vec<Ticket> = late.map(|(ticket, _)| *ticket).collect();
+        late.sort_unstable();
+        for ticket in late {
+            let Some(pending) = self.pending.get_mut(&ticket) else { continue };
+            if matches!(pending.then, Then::GivenUp) || !pending.claim.take() {
+                continue;
+            }
+            let (link, then) = (pending.link.clone(), std::mem::replace(&mut pending.then, Then::GivenUp));
+            let frame = match then {
+                Then::Query { otherwise } => {
+                    self.metrics.unanswered(TOO_LATE);
+                    self.complain(now, "query", TOO_LATE);
+                    otherwise
+                }
+                Then::Write(answer) => {
+                    self.complain(now, "write", TOO_LATE);
+                    answer(self, Err(WriteError::Overloaded(TOO_LATE)))
+                }
+                Then::GivenUp => None,
+            };
+            self.metrics.given_up.inc();
+            send(&link, frame);
         }
     }
 
     fn start(&mut self, (ticket, job): Start<Job>) {
         let Some(pending) = self.pending.get(&ticket) else { return };
-        let arrived = pending.arrived;
+        let (arrived, claim) = (pending.arrived, pending.claim.clone());
         match job {
-            Job::Write(write) => self.writer.submit(ticket, arrived, write),
+            Job::Write(write) => self.writer.submit(ticket, arrived, claim, write),
             Job::Query(query) => {
                 let (store, remote) = (Arc::clone(&self.store), self.remote.clone());
                 let deadline = self.config.timeouts.request();
                 let submitted = self.pool.submit(None, move || {
-                    let answer = if arrived.elapsed() > deadline {
+                    let answer = if !claim.take() || arrived.elapsed() > deadline {
                         Err(NoAnswer::TooLate)
                     } else {
                         or_exit("a store worker", || query(store.as_ref())).map_err(NoAnswer::Store)
@@ -201,8 +260,8 @@ impl Server {
             let frame = match answer {
                 Ok(frame) => Some(frame),
                 Err(NoAnswer::TooLate) => {
-                    self.metrics.unanswered("waited too long");
-                    self.complain(cx.now(), "query", "waited too long");
+                    self.metrics.unanswered(TOO_LATE);
+                    self.complain(cx.now(), "query", TOO_LATE);
                     otherwise
                 }
                 Err(NoAnswer::Store(error)) => {
@@ -221,6 +280,13 @@ impl Server {
         for (ticket, outcome) in outcomes {
             self.writes -= 1;
             self.metrics.writes_waiting.dec();
+            let Some(Pending { link, bytes, then, .. }) = self.pending.remove(&ticket) else { continue };
+            self.write_bytes -= bytes;
+            self.metrics.write_bytes_waiting.set(self.write_bytes as i64);
+            let Then::Write(answer) = then else {
+                self.finished(cx, ticket);
+                continue;
+            };
             match &outcome {
                 Ok(_) => self.failing = None,
                 Err(WriteError::Store(StoreError::Refused(_))) => {}
@@ -231,12 +297,8 @@ impl Server {
                     }
                 }
             }
-            if let Some(Pending { link, then: Then::Write(bytes, answer), .. }) = self.pending.remove(&ticket) {
-                self.write_bytes -= bytes;
-                self.metrics.write_bytes_waiting.set(self.write_bytes as i64);
-                let frame = answer(self, outcome);
-                send(&link, frame);
-            }
+            let frame = answer(self, outcome);
+            send(&link, frame);
             self.finished(cx, ticket);
         }
     }

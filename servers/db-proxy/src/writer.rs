@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -27,9 +28,23 @@ pub(crate) enum WriteError {
 /// What became of each member of a batch.
 pub(crate) type Outcomes = Vec<(Ticket, Result<Applied, WriteError>)>;
 
+/// The right to end a request: whoever takes it first begins the work, or gives the request up and
+/// says so. So a request that was refused is never stored, and one that is at the store is never
+/// refused. Clones are the same claim.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Whether this was the first to take it.
+    pub(crate) fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
 struct Job {
     ticket: Ticket,
     arrived: Instant,
+    claim: Claim,
     write: Write,
 }
 
@@ -64,10 +79,10 @@ impl Writer {
     }
 
     /// Queues a write. The queue is bounded by whoever admits requests.
-    pub(crate) fn submit(&self, ticket: Ticket, arrived: Instant, write: Write) {
+    pub(crate) fn submit(&self, ticket: Ticket, arrived: Instant, claim: Claim, write: Write) {
         if let Some(jobs) = &self.jobs {
             // The thread receives until this sender is dropped.
-            let _ = jobs.send(Job { ticket, arrived, write });
+            let _ = jobs.send(Job { ticket, arrived, claim, write });
         }
     }
 }
@@ -87,7 +102,7 @@ fn run(store: &dyn Store, options: &Options, waiting: &Receiver<Job>, done: &dyn
         let mut tickets = Vec::new();
         let mut batch = Vec::new();
         for job in std::iter::once(first).chain(waiting.try_iter()).take(options.batch) {
-            if job.arrived.elapsed() > options.deadline {
+            if !job.claim.take() || job.arrived.elapsed() > options.deadline {
                 outcomes.push((job.ticket, Err(WriteError::Overloaded("waited too long"))));
             } else {
                 tickets.push(job.ticket);

@@ -153,7 +153,7 @@ impl Bench {
             content: Bytes::from_static(content.as_bytes()),
             client_msg_id: None,
         };
-        self.writer.submit(ticket, arrived, Write::Message(message));
+        self.writer.submit(ticket, arrived, Claim::default(), Write::Message(message));
         ticket
     }
 }

@@ -86,11 +86,15 @@ impl Proxy {
     }
 
     fn start_with(limits: Limits) -> Self {
-        let home = home();
+        Self::start_at(home(), |config| config.limits = limits)
+    }
+
+    fn start_at(home: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let listeners = listeners();
         let links = listeners.links.local_addr().expect("bound");
         let metrics = listeners.metrics.local_addr().expect("bound");
-        let config = Config { limits, ..config(home.path()) };
+        let mut config = config(home.path());
+        change(&mut config);
         let handle = tt_db_proxy::spawn(config, listeners).expect("a thread");
         handle.wait_ready(PATIENCE).expect("ready");
         Self { home, handle: Some(handle), links, metrics }
@@ -427,6 +431,39 @@ fn g6_over_the_limit_messages_are_refused_as_overload() {
     }
     assert!(stored > 0 && refused > 0, "{stored} stored, {refused} refused");
     assert_eq!(peer.say(60, &text(ALICE, BOB, "later")).msg_id, stored + 1);
+}
+
+/// A store that hangs, here in another process's lock: what waits behind it is answered as overload in good
+/// time, what is at the store already is not refused, and nothing that was refused is stored.
+#[test]
+fn g6_what_waits_behind_a_store_that_hangs_is_refused_before_the_store_is_back() {
+    let proxy = Proxy::start_at(home(), |config| config.timeouts.request_ms = 400);
+    let mut peer = proxy.link();
+    assert_eq!(peer.say(1, &text(ALICE, BOB, "before")).msg_id, 1);
+    let other = rusqlite::Connection::open(proxy.home.path().join(tt_db_proxy::store::embedded::DATABASE));
+    let other = other.expect("the database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+    peer.send(2, &text(ALICE, BOB, "at the store"));
+    // The writer has it in hand once nothing waits; then it hangs.
+    for seq in 3..=20 {
+        peer.send(seq, &text(ALICE, BOB, "behind it"));
+    }
+    let mut refused = Vec::new();
+    // At least those that came while the first were at the store.
+    let (seq, _, frame) = peer.next().expect("an answer while the store hangs");
+    let answer: ImMsgData = PduRef::parse(&frame).expect("a frame").decode().expect("a body");
+    assert_eq!((answer.msg_id, answer.refusal), (0, Some(7)), "overloaded");
+    refused.push(seq);
+    other.execute_batch("ROLLBACK").expect("the lock is given back");
+    let mut stored = Vec::new();
+    for _ in 0..18 {
+        let (seq, _, frame) = peer.next().expect("an answer to each");
+        let answer: ImMsgData = PduRef::parse(&frame).expect("a frame").decode().expect("a body");
+        if answer.msg_id == 0 { refused.push(seq) } else { stored.push(seq) }
+    }
+    assert!(stored.contains(&2), "what the writer had in hand is stored: {stored:?}");
+    let list: ImGetMsgListRsp = peer.ask(99, &history(ALICE, BOB));
+    assert_eq!(list.msg_list.len(), 1 + stored.len(), "refused and not stored: {refused:?}");
 }
 
 #[test]

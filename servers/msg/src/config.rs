@@ -75,8 +75,15 @@ pub struct Limits {
     pub signals_per_second: u32,
     /// Such signals at once.
     pub signals_burst: u32,
-    /// New signature lines and pictures of one user in a minute, of which everybody is told; more are
-    /// refused.
+    /// Connections of one address, signed in or not; more are closed at once.
+    pub address_connections: usize,
+    /// Sign-ins from one address a second; more are refused before the password is looked at.
+    pub address_sign_ins_per_second: u32,
+    /// Sign-ins from one address at once.
+    pub address_sign_ins_burst: u32,
+    /// Sign-ins of one user in a minute, with the right password; more are refused.
+    pub user_sign_ins_per_minute: u32,
+    /// New signature lines and pictures of one user in a minute, of which everybody is told; more are refused.
     pub card_changes_per_minute: u32,
     /// Bytes that may wait for a client that does not read; more closes it.
     pub output_bytes: usize,
@@ -167,6 +174,10 @@ impl Default for Limits {
             requests_burst: 1_000,
             signals_per_second: 10,
             signals_burst: 20,
+            address_connections: 10_000,
+            address_sign_ins_per_second: 200,
+            address_sign_ins_burst: 2_000,
+            user_sign_ins_per_minute: 120,
             card_changes_per_minute: 10,
             output_bytes: 4 << 20,
             watched_users: 5_000,
@@ -226,6 +237,10 @@ impl RoleConfig for Config {
             ("limits.requests_burst", limits.requests_burst == 0),
             ("limits.signals_per_second", limits.signals_per_second == 0),
             ("limits.signals_burst", limits.signals_burst == 0),
+            ("limits.address_connections", limits.address_connections == 0),
+            ("limits.address_sign_ins_per_second", limits.address_sign_ins_per_second == 0),
+            ("limits.address_sign_ins_burst", limits.address_sign_ins_burst == 0),
+            ("limits.user_sign_ins_per_minute", limits.user_sign_ins_per_minute == 0),
             ("limits.card_changes_per_minute", limits.card_changes_per_minute == 0),
             ("limits.output_bytes", limits.output_bytes == 0),
             ("limits.watched_users", limits.watched_users == 0),

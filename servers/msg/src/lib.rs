@@ -12,7 +12,7 @@
 //! | accounts and devices of users; signals between clients; files | `account.rs`, `signal.rs`, `file.rs` |
 //! | who is online | `presence.rs` |
 //! | the other servers | `peers.rs`, `links.rs` |
-//! | the shared state, the limits, the counts, the end | `state.rs`, `limits.rs`, `metrics.rs`, `drain.rs` |
+//! | the shared state, the limits, the counts, the end | `state.rs`, `limits.rs`, `rates.rs`, `metrics.rs`, `drain.rs` |
 
 #![warn(missing_docs)]
 
@@ -34,6 +34,7 @@ mod metrics;
 mod parts;
 mod peers;
 mod presence;
+mod rates;
 mod recent;
 mod signal;
 mod state;
@@ -122,6 +123,7 @@ fn listen_options(config: &Config) -> ListenOptions {
     ListenOptions {
         // Room above the limit of signed-in clients, so that the next one is told.
         max_connections: config.max_connections.saturating_add(config.max_connections / 8 + 1_024),
+        max_per_address: config.limits.address_connections,
         conn: ConnOptions {
             high_water: output / 4,
             low_water: output / 16,

@@ -3,7 +3,6 @@
 //! one [`Request`].
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use netlib::{CloseReason, Conn, Context, FrameHandler, Framed, Handler, TimerId};
@@ -134,12 +133,11 @@ impl Request<'_> {
         }
     }
 
-    /// Whether the user may change his card again so soon, on whatever connection. A change is told
-    /// to everybody who is signed in anywhere, so nobody must make many.
+    /// Whether the user may change the card again so soon. A change is told to everybody who is
+    /// signed in anywhere, so nobody must make many.
     pub(crate) fn may_change_card(&mut self) -> bool {
-        let (per_minute, now) = (self.server.config.limits.card_changes_per_minute, self.cx.now());
-        let new = || TokenBucket::slow(Duration::from_mins(1) / per_minute, per_minute, now);
-        let may = self.server.card_changes.entry(self.member.user, new).try_take(now);
+        let Server { rates, config, .. } = &mut *self.server;
+        let may = rates.user_may_change_card(&config.limits, self.member.user, self.cx.now());
         if !may {
             self.server.metrics.card_changes_refused.inc();
         }

@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     connections: Gauge,
     users: Gauge,
     sign_ins: Labelled,
+    sign_ins_limited: Labelled,
     closed: Family<Closed, Counter>,
     pub(crate) kicked: Counter,
     /// Kicks from other servers that came from an older sign-in than the one here.
@@ -81,6 +82,7 @@ impl Metrics {
         common.register("connections", "Client connections that are signed in", all.connections.clone());
         common.register("users", "Users with a connection here", all.users.clone());
         common.register("sign_ins", "Sign-ins by result", all.sign_ins.clone());
+        common.register("sign_ins_limited", "Sign-ins refused for their number", all.sign_ins_limited.clone());
         common.register("clients_closed", "Client connections closed, by kind and reason", all.closed.clone());
         common.register("kicked", "Client connections told to leave", all.kicked.clone());
         common.register("kicks_answered", "Kicks by an older sign-in than the one here", all.kicks_answered.clone());
@@ -149,6 +151,11 @@ impl Metrics {
 
     pub(crate) fn sign_in(&self, result: ResultType) {
         count(&self.sign_ins, result.as_str_name());
+    }
+
+    /// A sign-in too many, of an address or of a user.
+    pub(crate) fn sign_ins_limited(&self, whose: &'static str) {
+        count(&self.sign_ins_limited, whose);
     }
 
     pub(crate) fn closed(&self, client: &'static str, reason: &CloseReason) {

@@ -21,12 +21,12 @@ use crate::conversation::Lanes;
 use crate::drain::Drain;
 use crate::fan_out::Groups;
 use crate::kick::SignIn;
-use crate::limits::TokenBucket;
 use crate::message::{MessageIds, Outgoing};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::presence::Presence;
-use crate::recent::{Delivered, Generations};
+use crate::rates::Rates;
+use crate::recent::Delivered;
 
 /// The state of one msg server: the `S` of its reactor.
 pub(crate) struct Server {
@@ -43,8 +43,8 @@ pub(crate) struct Server {
     pub(crate) groups: Groups,
     pub(crate) message_ids: MessageIds,
     pub(crate) card_notices: CardNotices,
-    /// Of each user who changed his card lately, how often he may again.
-    pub(crate) card_changes: Generations<u32, TokenBucket>,
+    /// What addresses and users may do in all their connections together.
+    pub(crate) rates: Rates,
     /// Clients whose name and password are being checked.
     pub(crate) signing_in: usize,
     /// Calls to db-proxy and route that wait for their reply.
@@ -68,7 +68,7 @@ impl Server {
             groups: Groups::new(),
             message_ids: MessageIds::new(),
             card_notices: CardNotices::default(),
-            card_changes: Generations::new(CARD_CHANGERS),
+            rates: Rates::new(),
             signing_in: 0,
             calls: 0,
             drain: Drain::default(),
@@ -105,8 +105,6 @@ impl Server {
     }
 }
 
-/// Users whose changes of their cards are counted; at most twice as many.
-const CARD_CHANGERS: usize = 10_000;
 /// One line about clients' misbehaviour in so long.
 const NOISE_INTERVAL: Duration = Duration::from_millis(200);
 

@@ -31,6 +31,8 @@ pub(crate) const CAPABILITY_EXACT_READS: u64 = 1 << 12;
 /// What a client reads when a server is missing; the recorded text.
 const UNAVAILABLE: &str = "服务端异常";
 const FULL: &str = "服务器繁忙";
+/// And when it, or its user, signs in too often.
+const TOO_OFTEN: &str = "登录过于频繁，请稍后再试";
 
 /// A client that has not signed in.
 pub(crate) struct Visitor {
@@ -75,6 +77,11 @@ impl Visitor {
                 return;
             }
         };
+        if !server.rates.address_may_sign_in(&server.config.limits, &conn.peer_addr(), cx.now()) {
+            server.metrics.sign_ins_limited("address");
+            refuse(server, cx, conn, seq, ResultType::RefuseReasonMsgServerFull, TOO_OFTEN);
+            return;
+        }
         self.asked = true;
         server.signing_in += 1;
         let candidate = Candidate {
@@ -165,6 +172,11 @@ impl Candidate {
             refuse(server, cx, &self.conn, self.seq, ResultType::RefuseReasonMsgServerFull, FULL);
             return;
         }
+        if !server.rates.user_may_sign_in(&server.config.limits, card.user_id, cx.now()) {
+            server.metrics.sign_ins_limited("user");
+            refuse(server, cx, &self.conn, self.seq, ResultType::RefuseReasonMsgServerFull, TOO_OFTEN);
+            return;
+        }
         // The order is what old clients and servers see (spec/flows.md §3.1): kicks and
         // presence go out before the reply.
         let user = card.user_id;
@@ -188,6 +200,8 @@ impl Candidate {
             online_status: Some(self.online_status.into()),
             user_info: Some(card),
             capabilities: self.capabilities.map(|bits| bits & CAPABILITIES),
+            messages_per_second: self.capabilities.map(|_| server.config.limits.messages_per_second),
+            messages_burst: self.capabilities.map(|_| server.config.limits.messages_burst),
             ..ImLoginRes::default()
         };
         member::reply(server, &self.conn, self.seq, &answer);

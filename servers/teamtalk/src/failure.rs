@@ -17,6 +17,7 @@ Exit codes:
   5  the data directory cannot be used: read-only, full, damaged, somebody else's
   6  the configuration is wrong
   7  no such account, or the name or password is not acceptable
+  8  a measurement found a promise broken
  70  a role failed while it served";
 
 /// Why a command ends.
@@ -29,6 +30,7 @@ pub(crate) enum Kind {
     Data = 5,
     Config = 6,
     Account = 7,
+    Violation = 8,
     Role = 70,
 }
 

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    commands::{config, dev, group, role, user},
+    commands::{bench, config, dev, group, role, user},
     failure::{EXIT_CODES, Outcome},
 };
 
@@ -55,6 +55,9 @@ enum Command {
     /// Manage groups, beside a running system or without one
     #[command(subcommand, after_help = EXIT_CODES)]
     Group(group::Action),
+    /// Put load on a system, measure it, and check that its promises are kept
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Bench(bench::Load),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn run(cli: Cli) -> Outcome {
         }
         Command::User(action) => user::run(&action),
         Command::Group(action) => group::run(&action),
+        Command::Bench(load) => bench::run(&load),
     }
 }
 

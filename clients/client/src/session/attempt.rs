@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use netlib::http::ClientError;
+use netlib::socket::SocketOptions;
 use netlib::{CloseReason, Conn, ConnOptions, ConnectOptions, Context, Framed};
 use tt_proto::im::base_define::UserStatType;
 use tt_proto::im::login;
@@ -11,7 +12,7 @@ use tt_proto::im::login;
 use super::wire::Wire;
 use super::{Phase, Session};
 use crate::framing::PduDecoder;
-use crate::{Error, Event, Options, User, discovery};
+use crate::{Error, Event, Options, SendLimit, User, discovery};
 
 /// The extensions this client announces (spec/gaps.md §0.6): a negative acknowledgement is
 /// understood and messages carry the client's id (1); a read cursor means exactly that number (12).
@@ -36,6 +37,11 @@ impl<S: 'static> Session<S> {
         let this = self.clone();
         core.timer = Some(cx.after(options.login_timeout, move |state, cx| this.attempt_expired(state, cx, attempt)));
 
+        if let Some(server) = options.message_server {
+            core.candidates = [server].into();
+            drop(core);
+            return self.connect_next(cx);
+        }
         drop(core);
         self.discover(cx, attempt, 0);
     }
@@ -78,6 +84,7 @@ impl<S: 'static> Session<S> {
         let options = ConnectOptions {
             timeout: self.inner.options.login_timeout,
             conn: ConnOptions { idle_timeout: Some(SILENCE), ..ConnOptions::default() },
+            socket: SocketOptions { from: self.inner.options.local_address, ..SocketOptions::default() },
             ..ConnectOptions::default()
         };
         let wire = Wire::new(self.clone(), core.attempt);
@@ -116,6 +123,8 @@ impl<S: 'static> Session<S> {
             let mut core = self.inner.core.borrow_mut();
             core.phase = Phase::Online;
             core.server_capabilities = answer.capabilities.unwrap_or(0);
+            let limit = answer.messages_per_second.zip(answer.messages_burst);
+            core.send_limit = limit.map(|(per_second, burst)| SendLimit { per_second, burst });
             core.backoff.reset();
             let timer = core.timer.take();
             timer.map(|timer| cx.cancel(timer));

@@ -106,6 +106,11 @@ pub trait Accounts: Send + Sync {
     /// Adds an account and returns its id.
     fn add_user(&self, user: &NewUser) -> Result<u32, StoreError>;
 
+    /// Adds many accounts, all or none of them, and returns their ids in order.
+    fn add_users(&self, users: &[NewUser]) -> Result<Vec<u32>, StoreError> {
+        users.iter().map(|user| self.add_user(user)).collect()
+    }
+
     /// Every account, by id, users who left included.
     fn list_users(&self) -> Result<Vec<User>, StoreError>;
 

@@ -6,6 +6,7 @@ mod bad_input;
 mod catch_up;
 mod groups;
 mod kick;
+mod limits;
 mod logs;
 mod messages;
 mod order;

@@ -1,5 +1,6 @@
 //! What the binary can be told to do, one file per command.
 
+pub(crate) mod bench;
 pub(crate) mod config;
 pub(crate) mod dev;
 pub(crate) mod group;

@@ -229,6 +229,10 @@ impl Accounts for Embedded {
         self.verb(|db| accounts::add(db, user))
     }
 
+    fn add_users(&self, users: &[NewUser]) -> Result<Vec<u32>, StoreError> {
+        self.verb(|db| users.iter().map(|user| accounts::add(db, user)).collect())
+    }
+
     fn list_users(&self) -> Result<Vec<User>, StoreError> {
         self.read(|db| accounts::list(db))
     }
@@ -289,6 +293,10 @@ impl Operator {
 impl Accounts for Operator {
     fn add_user(&self, user: &NewUser) -> Result<u32, StoreError> {
         self.verb(|db| accounts::add(db, user))
+    }
+
+    fn add_users(&self, users: &[NewUser]) -> Result<Vec<u32>, StoreError> {
+        self.verb(|db| users.iter().map(|user| accounts::add(db, user)).collect())
     }
 
     fn list_users(&self) -> Result<Vec<User>, StoreError> {
