@@ -27,6 +27,8 @@ pub struct Config {
     pub discovery: String,
     /// Client connections at a time on each of the two client ports; more are closed at once.
     pub max_clients: usize,
+    /// Of those, connections of one address; more are closed at once.
+    pub max_clients_per_address: usize,
     /// Which servers are believed on the links.
     pub cluster: ClusterConfig,
 }
@@ -43,6 +45,7 @@ impl Default for Config {
             msfs: "http://127.0.0.1:8700/".to_owned(),
             discovery: "http://127.0.0.1/api/discovery".to_owned(),
             max_clients: 10_000,
+            max_clients_per_address: 2_000,
             cluster: ClusterConfig::default(),
         }
     }
@@ -55,6 +58,9 @@ impl RoleConfig for Config {
     fn check(&self) -> Result<(), String> {
         if self.max_clients == 0 {
             return Err("max_clients must be at least 1".to_owned());
+        }
+        if self.max_clients_per_address == 0 {
+            return Err("max_clients_per_address must be at least 1".to_owned());
         }
         self.cluster.check()
     }

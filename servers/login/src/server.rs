@@ -65,6 +65,7 @@ impl Login {
         let clients = ListenOptions {
             conn: ConnOptions { idle_timeout: Some(CLIENT_IDLE), ..ConnOptions::default() },
             max_connections: config.max_clients,
+            max_per_address: config.max_clients_per_address,
             ..ListenOptions::default()
         };
         let clients = cx.listen_on(listeners.clients, clients, |_, _, _| {
@@ -72,7 +73,11 @@ impl Login {
         })?;
 
         let options = ServerOptions {
-            listen: ListenOptions { max_connections: config.max_clients, ..ListenOptions::default() },
+            listen: ListenOptions {
+                max_connections: config.max_clients,
+                max_per_address: config.max_clients_per_address,
+                ..ListenOptions::default()
+            },
             head_timeout: HTTP_LIMIT,
             request_timeout: HTTP_LIMIT,
             max_request_line: HTTP_MAX,

@@ -175,7 +175,7 @@ impl Device {
 }
 
 /// A user with at least one signed-in connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct User {
     /// One of each class, and those that were kicked a moment ago.
     devices: Vec<Device>,
@@ -199,7 +199,8 @@ impl Clients {
     }
 
     pub(crate) fn add(&mut self, user: u32, device: Device) {
-        self.users.entry(user).or_default().devices.push(device);
+        // Nearly everybody has one: room for one, and more when they come.
+        self.users.entry(user).or_insert_with(|| User { devices: Vec::with_capacity(1) }).devices.push(device);
         self.connections += 1;
     }
 

@@ -66,6 +66,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         latency: Latency::new(),
         before: Pages::default(),
         after: Pages::default(),
+        watched: Duration::ZERO,
         failure: None,
     };
     crowd::run(&mut load, |load, cx| load.more(cx))?;
@@ -95,6 +96,8 @@ struct Load {
     latency: Latency,
     before: Pages,
     after: Pages,
+    /// Between the two looks at the servers' counts.
+    watched: Duration,
     failure: Option<Failure>,
 }
 
@@ -134,6 +137,7 @@ impl Load {
             load.over = true;
             cx.after(LAST, |load: &mut Self, cx| {
                 load.after = load.system.pages();
+                load.watched = load.began.map(|began| began.elapsed()).unwrap_or_default();
                 cx.stop();
             });
         });
@@ -191,8 +195,7 @@ impl Load {
         report.insert("latency_to_notice".to_owned(), self.latency.report());
         if !self.after.is_empty() {
             let writes = self.after.growth(&self.before, Role::Msg, "teamtalk_presence_writes_total");
-            let time = seconds + LAST.as_secs_f64();
-            let each = writes.map(|writes| rounded(writes / time / self.watchers as f64));
+            let each = writes.map(|writes| rounded(writes / self.watched.as_secs_f64() / self.watchers as f64));
             report.insert("writes_to_each_watcher_per_second".to_owned(), json!(each));
             report.insert("processor_seconds".to_owned(), cpu(&self.before, &self.after));
         }
