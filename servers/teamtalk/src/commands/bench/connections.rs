@@ -63,7 +63,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         latency: Latency::new(),
         failure: None,
     };
-    crowd::run(&mut load, |load, cx| load.more(cx))?;
+    crowd::run(&mut load, Load::more)?;
     if let Some(failure) = load.failure.take() {
         return Err(failure);
     }

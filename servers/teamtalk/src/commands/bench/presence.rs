@@ -12,7 +12,7 @@ use tt_client::{ClientClass, Error, Event, Options, Presence, Session};
 
 use super::crowd::{self, Scouted};
 use super::latency::{Latency, rounded};
-use super::scrape::{Pages, Role};
+use super::scrape::Pages;
 use super::{System, Target, allow_descriptors, client_failed, cpu};
 use crate::failure::{Failure, Outcome};
 
@@ -63,13 +63,15 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
         changed: HashMap::new(),
         changes: 0,
         notices: 0,
+        heard: vec![None; watchers],
+        arrivals: 0,
         latency: Latency::new(),
         before: Pages::default(),
         after: Pages::default(),
         watched: Duration::ZERO,
         failure: None,
     };
-    crowd::run(&mut load, |load, cx| load.more(cx))?;
+    crowd::run(&mut load, Load::more)?;
     if let Some(failure) = load.failure.take() {
         return Err(failure);
     }
@@ -93,6 +95,9 @@ struct Load {
     changed: HashMap<u32, (Instant, Presence)>,
     changes: u64,
     notices: u64,
+    /// When each watcher was last told something, and how often one was: what comes in one piece is one arrival.
+    heard: Vec<Option<Instant>>,
+    arrivals: u64,
     latency: Latency,
     before: Pages,
     after: Pages,
@@ -112,8 +117,9 @@ impl Load {
 
     fn more(&mut self, cx: &mut Context<Self>) {
         while self.sessions.len() < self.watchers && self.sessions.len() - self.online < AT_ONCE {
-            let options = self.options(self.sessions.len());
-            let session = Session::open(cx, options, |load: &mut Self, cx, event| match event {
+            let number = self.sessions.len();
+            let options = self.options(number);
+            let session = Session::open(cx, options, move |load: &mut Self, cx, event| match event {
                 Event::Online { .. } => {
                     load.online += 1;
                     load.more(cx);
@@ -121,7 +127,7 @@ impl Load {
                         cx.after(REST, |load: &mut Self, cx| load.begin(cx));
                     }
                 }
-                Event::Presence { user_id, presence } => load.told(user_id, presence),
+                Event::Presence { user_id, presence } => load.told(cx.now(), number, user_id, presence),
                 Event::Closed(error) => load.fail(cx, &error),
                 _ => {}
             });
@@ -150,34 +156,34 @@ impl Load {
         }
         let at = self.next % self.walkers.len();
         self.next += 1;
-        match self.walkers[at].take() {
-            Some(session) => {
-                if let Some(me) = session.me() {
-                    self.changed.insert(me.id, (Instant::now(), Presence::Offline));
-                    self.changes += 1;
+        if let Some(session) = self.walkers[at].take() {
+            if let Some(me) = session.me() {
+                self.changed.insert(me.id, (Instant::now(), Presence::Offline));
+                self.changes += 1;
+            }
+            session.close(cx);
+        } else {
+            let options = self.options(self.watchers + at);
+            self.walkers[at] = Some(Session::open(cx, options, |load: &mut Self, cx, event| match event {
+                Event::Online { me } => {
+                    load.changed.insert(me.id, (Instant::now(), Presence::Online));
+                    load.changes += 1;
                 }
-                session.close(cx);
-            }
-            None => {
-                let options = self.options(self.watchers + at);
-                self.walkers[at] = Some(Session::open(cx, options, |load: &mut Self, cx, event| match event {
-                    Event::Online { me } => {
-                        load.changed.insert(me.id, (Instant::now(), Presence::Online));
-                        load.changes += 1;
-                    }
-                    Event::Closed(error) if error != Error::Closed => load.fail(cx, &error),
-                    _ => {}
-                }));
-            }
+                Event::Closed(error) if error != Error::Closed => load.fail(cx, &error),
+                _ => {}
+            }));
         }
         cx.after(self.period, |load: &mut Self, cx| load.walk(cx));
     }
 
-    fn told(&mut self, user: u32, presence: Presence) {
+    fn told(&mut self, now: Instant, watcher: usize, user: u32, presence: Presence) {
         let Some((at, expected)) = self.changed.get(&user) else { return };
         self.notices += 1;
         if *expected == presence {
             self.latency.record(at.elapsed());
+        }
+        if self.heard[watcher].replace(now) != Some(now) {
+            self.arrivals += 1;
         }
     }
 
@@ -192,11 +198,10 @@ impl Load {
         report.insert("watchers".to_owned(), json!(self.watchers));
         report.insert("changes_per_second".to_owned(), json!(rounded(self.changes as f64 / seconds)));
         report.insert("notices_to_each_watcher".to_owned(), json!(rounded(self.notices as f64 / self.watchers as f64)));
+        let arrivals = self.arrivals as f64 / self.watched.as_secs_f64() / self.watchers as f64;
+        report.insert("arrivals_at_each_watcher_per_second".to_owned(), json!(rounded(arrivals)));
         report.insert("latency_to_notice".to_owned(), self.latency.report());
         if !self.after.is_empty() {
-            let writes = self.after.growth(&self.before, Role::Msg, "teamtalk_presence_writes_total");
-            let each = writes.map(|writes| rounded(writes / self.watched.as_secs_f64() / self.watchers as f64));
-            report.insert("writes_to_each_watcher_per_second".to_owned(), json!(each));
             report.insert("processor_seconds".to_owned(), cpu(&self.before, &self.after));
         }
         report
