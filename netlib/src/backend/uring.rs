@@ -27,12 +27,12 @@ use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue, opcode};
+use io_uring::types::{CancelBuilder, Fd};
+use io_uring::{IoUring, cqueue, opcode};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
 use super::{Backend, Caps, Event, Interest, Trigger, already_registered, not_registered, poll};
-use crate::sys::WakeFd;
+use crate::sys::{WakeFd, enter};
 use crate::token::Token;
 
 /// Changes that wait for the next system call; more make one of their own.
@@ -188,26 +188,13 @@ impl UringBackend {
     /// Hands over what is queued and does what it brings about, without waiting.
     fn submit(&mut self) -> io::Result<()> {
         loop {
-            match self.enter(0, None) {
+            match enter(&mut self.ring, 0, None) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // The kernel keeps completions for want of room and takes no more until there is.
                 Err(error) if is_short_of_room(&error) && self.collect() > 0 => {}
                 outcome => return outcome,
             }
         }
-    }
-
-    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = timeout.map(Timespec::from);
-        let mut args = SubmitArgs::new();
-        if let Some(timeout) = &timeout {
-            args = args.timespec(timeout);
-        }
-        let queued = self.ring.submission().len() as u32;
-        let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
-        // SAFETY: EXT_ARG says that the argument is the structure which it is; it and the time that it
-        // points to live through the call.
-        unsafe { self.ring.submitter().enter(queued, want, flags.bits(), Some(&args)) }.map(drop)
     }
 
     /// Takes what the completion queue holds. Returns how many completions that were.
@@ -276,6 +263,18 @@ impl UringBackend {
         self.collect();
         Ok(self.probed >= 0)
     }
+}
+
+/// The descriptor that another loop watches, made when one asks. `register` makes the kernel signal it with each
+/// completion.
+pub(super) fn bell(bell: &OnceCell<WakeFd>, register: impl FnOnce(RawFd) -> io::Result<()>) -> Option<BorrowedFd<'_>> {
+    if bell.get().is_none() {
+        let new = WakeFd::new().ok()?;
+        register(new.as_fd().as_raw_fd()).ok()?;
+        new.signal().ok()?; // for what has completed already
+        bell.set(new).ok()?;
+    }
+    bell.get().map(AsFd::as_fd)
 }
 
 fn key(raw: RawFd, sequence: u32) -> u64 {
@@ -348,7 +347,7 @@ impl Backend for UringBackend {
         loop {
             self.rearm()?;
             let want = if left == Some(Duration::ZERO) || !self.ready.is_empty() { 0 } else { 1 + self.zombies };
-            let ended = match self.enter(want, left) {
+            let ended = match enter(&mut self.ring, want, left) {
                 Ok(()) => false,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => true,
                 Err(error) if is_short_of_room(&error) => false,
@@ -374,13 +373,7 @@ impl Backend for UringBackend {
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        if self.bell.get().is_none() {
-            let bell = WakeFd::new().ok()?;
-            self.ring.submitter().register_eventfd(bell.as_fd().as_raw_fd()).ok()?;
-            bell.signal().ok()?; // for what has completed already
-            self.bell.set(bell).ok()?;
-        }
-        self.bell.get().map(AsFd::as_fd)
+        bell(&self.bell, |bell| self.ring.submitter().register_eventfd(bell))
     }
 }
 

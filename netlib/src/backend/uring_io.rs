@@ -16,6 +16,7 @@ use std::{fmt, io};
 use slab::Slab;
 
 use super::epoll::EpollBackend;
+use super::uring::bell;
 use super::{Backend, Caps, Completions, Event, Interest, Moved, Trigger, not_registered};
 use crate::sys::{Completion, CompletionRing, Payload, WakeFd};
 use crate::token::Token;
@@ -259,13 +260,7 @@ impl Backend for UringIoBackend {
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        if self.bell.get().is_none() {
-            let bell = WakeFd::new().ok()?;
-            self.ring.ring_bell(bell.as_fd().as_raw_fd()).ok()?;
-            bell.signal().ok()?; // for what has completed already
-            self.bell.set(bell).ok()?;
-        }
-        self.bell.get().map(AsFd::as_fd)
+        bell(&self.bell, |bell| self.ring.ring_bell(bell))
     }
 
     fn completions(&mut self) -> Option<&mut dyn Completions> {

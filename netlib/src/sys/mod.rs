@@ -19,6 +19,7 @@ pub use control::Ecn;
 pub(crate) use control::{UDP_GRO, UDP_SEGMENT};
 pub(crate) use datagram::{Class, MOST_MESSAGES, Message, Received, knows_option, set_option};
 pub use datagram::{ReceiveBatch, SendBatch};
+pub(crate) use ring::enter;
 pub use ring::{Completion, CompletionRing, Payload};
 pub use ring_pool::Buffer;
 pub use signal::{Signal, SignalFd};

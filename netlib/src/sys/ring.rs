@@ -56,6 +56,8 @@ pub struct CompletionRing {
     pool: ManuallyDrop<Rc<Pool>>,
     /// Since the last wait.
     sends: Vec<Sending>,
+    /// Taken from the kernel's queue, to be handed over by the next wait.
+    completed: Vec<Completion>,
     /// Operations of which no last completion has been seen. Sends are not among them.
     in_flight: usize,
 }
@@ -190,6 +192,7 @@ impl CompletionRing {
             ring: ManuallyDrop::new(ring),
             pool: ManuallyDrop::new(Rc::new(pool)),
             sends: Vec::new(),
+            completed: Vec::new(),
             in_flight: 0,
         })
     }
@@ -266,10 +269,10 @@ impl CompletionRing {
     ///
     /// What the system says.
     pub fn wait(&mut self, completions: &mut Vec<Completion>, timeout: Option<Duration>) -> io::Result<()> {
-        let want = u32::from(timeout != Some(Duration::ZERO));
-        self.enter(want, timeout)?;
+        let waits = timeout != Some(Duration::ZERO) && self.completed.is_empty();
+        self.enter(u32::from(waits), timeout)?;
         loop {
-            self.collect(completions);
+            self.collect();
             let (short, overflown) = {
                 let queue = self.ring.submission();
                 (!queue.is_empty(), queue.cq_overflow())
@@ -279,6 +282,7 @@ impl CompletionRing {
             }
             self.enter(0, None)?;
         }
+        completions.append(&mut self.completed);
         completions.extend(self.sends.drain(..).map(|sending| {
             let result = match sending.outcome {
                 None => Ok(sending.payload.len()),
@@ -306,29 +310,24 @@ impl CompletionRing {
         self.ring.submitter().register_eventfd(bell)
     }
 
-    /// Interruptions, the end of the time and a full completion queue are no errors.
+    /// Interruptions, the end of the time and a full completion queue, which is emptied, are no errors.
     fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
-        let timeout = timeout.map(Timespec::from);
-        let mut args = SubmitArgs::new();
-        if let Some(timeout) = &timeout {
-            args = args.timespec(timeout);
-        }
-        let queued = self.ring.submission().len() as u32;
-        let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
-        // SAFETY: EXT_ARG says that the argument is the structure which it is; it and the time that it points to
-        // live through the call.
-        match unsafe { self.ring.submitter().enter(queued, want, flags.bits(), Some(&args)) } {
-            Ok(_) => Ok(()),
+        match enter(&mut self.ring, want, timeout) {
+            Ok(()) => Ok(()),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY) => Ok(()),
+                Some(libc::ETIME | libc::EINTR) => Ok(()),
+                Some(libc::EBUSY | libc::EAGAIN) if self.collect() => Ok(()),
                 _ => Err(error),
             },
         }
     }
 
-    fn collect(&mut self, completions: &mut Vec<Completion>) {
-        let Self { ring, pool, sends, in_flight } = self;
+    /// Takes what the completion queue holds. False if that was nothing.
+    fn collect(&mut self) -> bool {
+        let Self { ring, pool, sends, completed, in_flight } = self;
+        let mut any = false;
         for entry in ring.completion() {
+            any = true;
             let (kind, tag) = ((entry.user_data() >> 32) as u32, entry.user_data() as u32);
             if kind == NOTE {
                 continue;
@@ -342,7 +341,7 @@ impl CompletionRing {
             let more = cqueue::more(entry.flags());
             *in_flight -= usize::from(!more);
             let result = outcome_of(entry.result());
-            completions.push(match kind {
+            completed.push(match kind {
                 ACCEPT => {
                     // SAFETY: a successful accept hands over a descriptor that nobody else knows.
                     let result = result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
@@ -355,6 +354,7 @@ impl CompletionRing {
                 _ => Completion::Ready { tag, result: result.map(drop) },
             });
         }
+        any
     }
 
     fn start(&mut self, entry: &squeue::Entry) -> io::Result<()> {
@@ -436,6 +436,21 @@ impl Message {
         message.header.msg_iov = message.pieces.as_mut_ptr();
         message
     }
+}
+
+/// Hands over what is queued, lets the kernel do what that and events bring about, and waits for `want` completions,
+/// at most so long. The ring must have `IORING_FEAT_EXT_ARG`.
+pub(crate) fn enter(ring: &mut IoUring, want: u32, timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = timeout.map(Timespec::from);
+    let mut args = SubmitArgs::new();
+    if let Some(timeout) = &timeout {
+        args = args.timespec(timeout);
+    }
+    let queued = ring.submission().len() as u32;
+    let flags = EnterFlags::GETEVENTS | EnterFlags::EXT_ARG;
+    // SAFETY: EXT_ARG says that the argument is the structure which it is; it and the time that it points to live
+    // through the call.
+    unsafe { ring.submitter().enter(queued, want, flags.bits(), Some(&args)) }.map(drop)
 }
 
 fn fd(descriptor: &impl AsFd) -> Fd {
