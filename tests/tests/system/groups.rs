@@ -2,7 +2,7 @@
 
 use tt_proto::im::base_define::GroupVersionInfo;
 use tt_proto::im::{buddy, group, message};
-use tt_tests::{Class, Client, Dev, Home, Message, binaries, command, run_with_input};
+use tt_tests::{Account, Class, Client, Dev, Home, Message, binaries, command, run_with_input};
 
 const ADD: i32 = 1;
 const DEL: i32 = 2;
@@ -153,7 +153,12 @@ fn members_come_and_go_and_everybody_concerned_is_told_once() {
     alice.say_to_group(group, "without carol");
     assert_eq!((ids(&mut carol, group), left_over(&mut carol)), (vec![], 0));
     assert!(!is_listed(&mut carol, group) && cards(&mut carol, group, 0).group_info_list.is_empty());
-    carol.post_to_group(group, "let me in");
+    // From a device that is told so, lest it comes after the next change.
+    let account = Account { id: c, name: "carol".to_owned(), password: "password".to_owned() };
+    let mut phone = Client::sign_in_with(dev.address("msg"), &account, Class::Mobile, Some(0b10));
+    let outside = message::ImMsgData { msg_type: 17, ..phone.text_message(group, "let me in") };
+    let refusal: message::ImMsgDataAck = phone.request(command::MSG_DATA, &outside, command::MSG_DATA_ACK);
+    assert_eq!(refusal.msg_id, 0);
 
     assert_eq!(change(&mut alice, ADD, group, &[c]).result_code, 0);
     alice.say_to_group(group, "with carol again");

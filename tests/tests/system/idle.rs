@@ -51,10 +51,11 @@ fn by_thread(trace: &str) -> BTreeMap<u32, Vec<Call>> {
     let mut threads: BTreeMap<u32, Vec<Call>> = BTreeMap::new();
     let mut begun: HashMap<u32, &str> = HashMap::new();
     for line in trace.lines() {
-        let mut words = line.splitn(3, ' ').filter(|word| !word.is_empty());
-        let (Some(tid), Some(at)) = (words.next(), words.next()) else { continue };
+        // Short numbers are padded with spaces.
+        let Some((tid, rest)) = line.split_once(' ') else { continue };
+        let Some((at, text)) = rest.trim_start().split_once(' ') else { continue };
         let (Ok(tid), Ok(at)) = (tid.parse(), at.parse()) else { continue };
-        let text = words.next().unwrap_or_default().trim_start();
+        let text = text.trim_start();
         // A call that another thread's line interrupted is written in two halves.
         if let Some((first, _)) = text.split_once("<unfinished ...>") {
             begun.insert(tid, first);
