@@ -36,18 +36,22 @@ use self::own::OwnSystem;
 use self::people::Person;
 use self::scrape::{Pages, Role};
 use crate::commands::{DEFAULT_DATA, say};
-use crate::failure::{Failure, Kind, Outcome};
+use crate::failure::{EXIT_CODES, Failure, Kind, Outcome};
 use crate::ports;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Load {
     /// Send messages in pairs of users, or in groups, and check that every promise was kept
+    #[command(after_help = EXIT_CODES)]
     Messages(messages::Plan),
     /// Sign in, leave, and sign in again, as fast as the system takes it
+    #[command(after_help = EXIT_CODES)]
     Logins(logins::Plan),
     /// Keep many clients signed in and idle, and tell what one of them costs
+    #[command(after_help = EXIT_CODES)]
     Connections(connections::Plan),
     /// Come and go while others watch, and tell when they learn of it
+    #[command(after_help = EXIT_CODES)]
     Presence(presence::Plan),
 }
 
