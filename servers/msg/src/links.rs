@@ -9,7 +9,7 @@ use tt_proto::im::buddy::{ImRemoveSessionNotify, ImUserStatNotify};
 use tt_proto::im::message::{ImMsgData, ImMsgDataReadNotify};
 use tt_proto::im::server::{ImRoleSet, ImServerKickUser, ImServerPcLoginStatusNotify};
 use tt_proto::im::switch_service::Imp2pCmdMsg;
-use tt_proto::pdu::{DecodeError, PduRef, encode};
+use tt_proto::pdu::{DecodeError, HEADER_LEN, MAX_TO_CLIENT, PduRef, encode};
 
 use crate::kick::Kick;
 use crate::presence::Change;
@@ -47,7 +47,9 @@ impl LinkHandler<Server> for RouteLink {
     }
 
     fn on_pdu(&mut self, server: &mut Server, cx: &mut Context<Server>, link: &Link<Server>, pdu: PduRef<'_>) {
-        if from_route(server, cx, link, &pdu).is_err() {
+        // What goes on to clients must not be longer than they take.
+        let fits = HEADER_LEN + pdu.body.len() <= MAX_TO_CLIENT;
+        if !fits || from_route(server, cx, link, &pdu).is_err() {
             link.malformed(cx, pdu);
         }
     }

@@ -10,7 +10,7 @@ use tt_common::link::PduFraming;
 use tt_proto::im::base_define::ClientType;
 use tt_proto::im::login::{ImLogoutReq, ImLogoutRsp};
 use tt_proto::im::message::{ImClientTimeReq, ImClientTimeRsp};
-use tt_proto::pdu::{MAX_FROM_CLIENT, PduRef, encode};
+use tt_proto::pdu::{MAX_FROM_CLIENT, MAX_TO_CLIENT, PduRef, encode};
 use tt_proto::{Body, Command};
 
 use crate::limits::TokenBucket;
@@ -254,9 +254,15 @@ pub(crate) fn parse<'a>(server: &Server, conn: &Conn, frame: &'a [u8]) -> Option
     Some(pdu)
 }
 
-/// Queues an answer.
+/// Queues an answer. One that is too long for a client, which no server makes that is in its right
+/// mind, is counted and goes nowhere.
 pub(crate) fn reply<M: Body>(server: &Server, conn: &Conn, seq: u16, answer: &M) {
-    server.metrics.send(conn, encode(seq, answer));
+    let pdu = encode(seq, answer);
+    if pdu.len() > MAX_TO_CLIENT {
+        server.metrics.ignored("answer too long");
+        return;
+    }
+    server.metrics.send(conn, pdu);
 }
 
 /// Sends a frame back as it came, whatever its unused header fields say.

@@ -17,7 +17,10 @@ use std::{
 use rusqlite::{Connection, OpenFlags, types::ValueRef};
 use tempfile::TempDir;
 use tt_common::{ClusterConfig, RoleHandle};
-use tt_db_proxy::store::{Accounts, NewDepartment, NewUser, embedded::Embedded};
+use tt_db_proxy::store::{
+    Accounts, NewDepartment, NewUser,
+    embedded::{DATABASE, Embedded},
+};
 use tt_proto::password::wire_digest;
 use tt_tests::{Account, Class, Client, PATIENCE};
 
@@ -28,7 +31,7 @@ static PANICS: AtomicUsize = AtomicUsize::new(0);
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
 /// Counts what would otherwise only end a connection.
-fn count_panics() {
+pub(crate) fn count_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();
@@ -58,11 +61,13 @@ pub(crate) struct Plan {
     pub(crate) workers: usize,
     /// Changes the configuration of the msg servers.
     pub(crate) msg: fn(&mut tt_msg::Config),
+    /// Changes what is in the store before it is used.
+    pub(crate) prepare: fn(&Connection),
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { people: &["ann", "ben", "cid", "dan", "eve"], msg_servers: 2, workers: 1, msg: |_| {} }
+        Self { people: &["ann", "ben", "cid", "dan", "eve"], msg_servers: 2, workers: 1, msg: |_| {}, prepare: |_| {} }
     }
 }
 
@@ -105,6 +110,7 @@ impl Fleet {
         let data = home.path().join("data");
         fs::create_dir(&data).expect("a directory");
         let people = accounts(&data, plan.people);
+        (plan.prepare)(&Connection::open(data.join(DATABASE)).expect("a database"));
 
         let config = tt_db_proxy::Config {
             listen: any(),
@@ -186,17 +192,18 @@ impl Fleet {
 
     /// A look into the store.
     pub(crate) fn store(&self) -> Store {
-        let file = fs::read_dir(self.home.path().join("data"))
-            .expect("it exists")
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"SQLite format 3\0")))
-            .expect("a database");
+        let file = self.home.path().join("data").join(DATABASE);
         let db = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a database");
         Store { db }
     }
 }
 
 impl Fleet {
+    /// Asks the last msg server to end, and does not wait for it.
+    pub(crate) fn stop_msg(&self) {
+        self.roles.last().expect("they run").stop();
+    }
+
     /// Asks the db-proxy to end, and does not wait for it.
     pub(crate) fn stop_db(&self) {
         self.roles[0].stop();

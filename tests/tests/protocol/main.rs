@@ -5,7 +5,9 @@
 mod bad_input;
 mod commands;
 mod fleet;
+mod golden;
 mod hostile;
+mod recorded_peers;
 mod schema;
 mod steps;
 mod tap;
