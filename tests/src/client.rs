@@ -82,9 +82,31 @@ impl fmt::Debug for Client {
 impl Client {
     /// A connection that has said nothing yet.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
-        Self::on(stream)
+        Self::try_connect(address).unwrap_or_else(|error| panic!("connecting to {address}: {error}"))
+    }
+
+    /// The same where the server may be gone.
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        TcpStream::connect_timeout(&address, PATIENCE).map(Self::on)
+    }
+
+    /// Signs in where the server may refuse or be gone at any moment; whether it worked.
+    pub fn try_sign_in(&mut self, account: &Account, class: Class, capabilities: u64) -> bool {
+        let request = login::ImLoginReq {
+            capabilities: Some(capabilities),
+            ..login_request(&account.name, &account.password, class)
+        };
+        let seq = self.seq();
+        if self.write(&pack(command::REQ_USERLOGIN, seq, &request.encode_to_vec())).is_err() {
+            return false;
+        }
+        while let Ok(pdu) = self.read(Instant::now() + PATIENCE) {
+            if pdu.command == command::RES_USERLOGIN {
+                self.user_id = account.id;
+                return pdu.decode::<login::ImLoginRes>().result_code == 0;
+            }
+        }
+        false
     }
 
     /// The same on a connection that exists: a test may also play the server's side of a link.
@@ -268,7 +290,8 @@ impl Client {
         self.send(command::MSG_DATA, &body)
     }
 
-    fn group_message(&self, group: u32, text: &str) -> message::ImMsgData {
+    /// The message that [`post_to_group`](Self::post_to_group) sends.
+    pub fn group_message(&self, group: u32, text: &str) -> message::ImMsgData {
         message::ImMsgData { msg_type: 17, ..self.text_message(group, text) }
     }
 
@@ -301,7 +324,8 @@ impl Client {
         self.open(data.msg_id, data.from_user_id, &data.msg_data)
     }
 
-    fn open(&self, id: u32, from: u32, data: &[u8]) -> Message {
+    /// A message of a server's answer in clear.
+    pub fn open(&self, id: u32, from: u32, data: &[u8]) -> Message {
         let text = self.cipher.decrypt(data).expect("the text decrypts");
         Message { id, from, text: String::from_utf8(text).expect("UTF-8") }
     }

@@ -1,7 +1,8 @@
 //! The harness of the whole-system tests: it builds the real binaries, starts them as processes of
 //! their own on free ports and in directories that vanish, and talks to them through a client
 //! written from the wire format alone (spec/wire.md §1–§2). Neither netlib nor the client library
-//! is used on this side, so a mistake there cannot hide itself here.
+//! is used on this side, so a mistake there cannot hide itself here; only [`Proxy`], which breaks
+//! what passes through it, stands on netlib.
 //!
 //! The tests are in `tests/system/`, one module per subject. They wait for events (a line of
 //! output, a PDU, the end of a process), each with a deadline; none sleeps to wait for something.
@@ -12,7 +13,10 @@ mod binaries;
 mod client;
 pub mod command;
 mod disk;
+pub mod faults;
+pub mod history;
 mod pdu;
+mod proxy;
 mod random;
 pub mod report;
 mod server;
@@ -21,6 +25,7 @@ pub use binaries::{Binaries, binaries};
 pub use client::{Account, Class, Client, Ended, Message};
 pub use disk::{Mounted, small_disk};
 pub use pdu::{HEADER_LEN, Pdu, pack, pack_with_length};
+pub use proxy::Proxy;
 pub use random::Random;
 pub use server::{Dev, Exit, Home, Server, free_port_base, http, http_get, run, run_with_input};
 

@@ -23,6 +23,11 @@ impl Random {
             now.subsec_nanos().into()
         });
         say(&format!("{test}: TT_TEST_SEED={seed}"));
+        Self::of(seed)
+    }
+
+    /// One from a number, for input that is always the same, or different for each thread.
+    pub fn of(seed: u64) -> Self {
         // The state must not be zero; the odd factor spreads neighbouring seeds.
         Self { state: (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
     }

@@ -111,12 +111,35 @@ fn run(store: &dyn Store, options: &Options, waiting: &Receiver<Job>, done: &dyn
         }
         if !batch.is_empty() {
             let begun = Instant::now();
-            let answers = store.apply(&batch);
+            let mut answers = store.apply(&batch);
+            repeat_uncertain(store, &batch, &mut answers);
             options.metrics.committed(batch.len(), begun.elapsed());
             outcomes.extend(tickets.into_iter().zip(answers.into_iter().map(|answer| Ok(answer?))));
         }
         done(outcomes);
         store.tend();
+    }
+}
+
+/// Asks once more for what the disk failed to say, if asking twice is asking once (G2): the store reopens itself
+/// for it, and then knows.
+fn repeat_uncertain(store: &dyn Store, batch: &[Write], answers: &mut [Result<Applied, StoreError>]) {
+    let repeatable = |write: &Write| match write {
+        Write::Message(message) => message.client_msg_id.is_some(),
+        Write::Read { .. } => true,
+        _ => false,
+    };
+    let uncertain: Vec<usize> = (0..batch.len())
+        .filter(|member| matches!(answers[*member], Err(StoreError::Uncertain(_))) && repeatable(&batch[*member]))
+        .collect();
+    if uncertain.is_empty() {
+        return;
+    }
+    let again: Vec<Write> = uncertain.iter().map(|member| batch[*member].clone()).collect();
+    for (member, answer) in uncertain.into_iter().zip(store.apply(&again)) {
+        if matches!(answer, Ok(_) | Err(StoreError::Refused(_))) {
+            answers[member] = answer;
+        }
     }
 }
 

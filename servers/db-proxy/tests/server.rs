@@ -904,6 +904,7 @@ fn groups_are_made_changed_shown_and_muted() {
         group_type: tmp.into(),
         shield_status: 1,
         group_member_list: vec![ALICE, BOB],
+        joined_after: Vec::new(),
     };
     assert_eq!(cards.group_info_list, [card]);
     let known: ImGroupInfoListRsp = peer.ask(8, &info(BOB, 1, 2));

@@ -6,6 +6,10 @@
 //! is delivered in the order of the ids. What is lost at the end of a conversation shows in nothing that comes
 //! later, so after a route link has returned, the recent sessions of everybody here are looked through.
 //!
+//! A server that remembers nothing of a conversation, because it has just started, cannot tell from an id
+//! whether the ones before it came when somebody else served its users. It asks for the last of them too: what was
+//! sent after a device signed in here has passed it by.
+//!
 //! What is fetched goes only to devices that were signed in when it was sent: the others find it in their unread
 //! counts and history.
 
@@ -37,6 +41,8 @@ pub(crate) struct CatchUp {
     holds: HashMap<Conversation, Hold>,
     /// By route link: since when messages may have been lost with it, in Unix seconds.
     owed: HashMap<u64, u32>,
+    /// Route links that have been up.
+    met: HashSet<u64>,
     /// Users whose recent sessions are to be looked through, from when on.
     users: VecDeque<u32>,
     since: u32,
@@ -47,10 +53,9 @@ pub(crate) struct CatchUp {
 /// A conversation in which ids are missing.
 struct Hold {
     place: Place,
+    /// Among them may be ids before the first one of a conversation of which nothing was remembered: on their
+    /// way, or delivered long ago.
     missing: BTreeSet<u32>,
-    /// Lower ids of a conversation of which nothing was remembered: they may be on their way or delivered long
-    /// ago. They are waited for and not fetched.
-    unsure: BTreeSet<u32>,
     waiting: BTreeMap<u32, Deliver>,
 }
 
@@ -62,8 +67,8 @@ struct Place {
     kind: SessionType,
 }
 
-/// Ids before the first one that are waited for where nothing is remembered.
-const MAX_UNSURE: u32 = 16;
+/// Ids before the first one that are looked for where nothing is remembered.
+const MAX_BEFORE: u32 = 16;
 /// How long a missing message may still come by itself: two servers that store messages of one conversation at
 /// the same moment relay them in any order.
 const GRACE: Duration = Duration::from_millis(30);
@@ -78,8 +83,8 @@ const MAX_UNKNOWN: u32 = 20;
 const MAX_ASKING: usize = 16;
 /// How long a broken link may have gone unnoticed, and how far clocks may differ, in seconds.
 const UNNOTICED: u32 = 35;
-/// What is not answered is asked again, so often and after so long.
-const TRIES: u32 = 3;
+/// What is not answered is asked again, so often and after so long: another db-proxy may have to take over.
+const TRIES: u32 = 10;
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl CatchUp {
@@ -101,10 +106,10 @@ pub(crate) fn in_order(
     deliver: impl FnOnce(&mut Server, &mut Context<Server>) + 'static,
 ) {
     let id = message.msg_id;
-    let unsure = if first { id.saturating_sub(MAX_UNSURE).max(1)..id } else { id..id };
+    let before = if first { id.saturating_sub(MAX_BEFORE).max(1)..id } else { id..id };
     let holds = &mut server.catch_up.holds;
     if !holds.contains_key(&conversation) {
-        if (gap.is_empty() && unsure.is_empty()) || holds.len() >= MAX_HOLDS {
+        if (gap.is_empty() && before.is_empty()) || holds.len() >= MAX_HOLDS {
             deliver(server, cx);
             return;
         }
@@ -113,8 +118,8 @@ pub(crate) fn in_order(
             Conversation::Group(_) => SessionType::SessionTypeGroup,
         };
         let place = Place { user: message.from_user_id, session: message.to_session_id, kind };
-        let hold = Hold { place, missing: BTreeSet::new(), unsure: unsure.collect(), waiting: BTreeMap::new() };
-        holds.insert(conversation, hold);
+        server.delivered.expect(conversation, before.clone());
+        holds.insert(conversation, Hold { place, missing: before.collect(), waiting: BTreeMap::new() });
         if !gap.is_empty() {
             server.metrics.gaps.inc();
         }
@@ -122,12 +127,10 @@ pub(crate) fn in_order(
     }
     let Some(hold) = holds.get_mut(&conversation) else { return };
     hold.missing.remove(&id);
-    hold.unsure.remove(&id);
     hold.missing.extend(gap.rev().take(MAX_FETCH));
     hold.waiting.insert(id, Box::new(deliver));
     if hold.waiting.len() > MAX_WAITING {
         hold.missing.clear();
-        hold.unsure.clear();
     }
     release(server, cx, conversation);
 }
@@ -139,9 +142,7 @@ fn release(server: &mut Server, cx: &mut Context<Server>, conversation: Conversa
             server.catch_up.holds.remove(&conversation);
             return;
         };
-        if hold.missing.first().is_some_and(|missing| missing < entry.key())
-            || hold.unsure.first().is_some_and(|unsure| unsure < entry.key())
-        {
+        if hold.missing.first().is_some_and(|missing| missing < entry.key()) {
             return;
         }
         let deliver = entry.remove();
@@ -152,14 +153,13 @@ fn release(server: &mut Server, cx: &mut Context<Server>, conversation: Conversa
 /// Fetches what has not come by itself.
 fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversation) {
     let Some(hold) = server.catch_up.holds.get_mut(&conversation) else { return };
-    hold.unsure.clear();
     if hold.missing.is_empty() {
         release(server, cx, conversation);
         return;
     }
     let ids: Vec<u32> = hold.missing.iter().rev().take(MAX_FETCH).copied().collect();
     let place = hold.place;
-    fetch(server, cx, conversation, place, ids, TRIES, move |server, cx, found| {
+    fetch(server, cx, conversation, place, ids.clone(), TRIES, move |server, cx, found| {
         for message in found {
             let Some(hold) = server.catch_up.holds.get_mut(&conversation) else { break };
             let id = message.msg_id;
@@ -168,11 +168,17 @@ fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversatio
                 hold.waiting.insert(id, Box::new(deliver));
             }
         }
-        // What the store does not have will never come.
+        // What the store does not have will never come. What turned out to be missing while it was asked is
+        // asked for next.
         if let Some(hold) = server.catch_up.holds.get_mut(&conversation) {
-            hold.missing.clear();
+            for id in &ids {
+                hold.missing.remove(id);
+            }
         }
         release(server, cx, conversation);
+        if server.catch_up.holds(conversation) {
+            cx.after(GRACE, move |server: &mut Server, cx| fill(server, cx, conversation));
+        }
     });
 }
 
@@ -261,9 +267,16 @@ pub(crate) fn route_lost(server: &mut Server, cx: &Context<Server>, link: &Link<
 }
 
 /// A link to a route server is there; it has been told who is here. If it was there before, what was lost with
-/// it is looked for once the route server has taken note of that: from then on nothing passes us by.
+/// it is looked for once the route server has taken note of that: from then on nothing passes us by. The same if
+/// it is there for the first time and finds users here: other servers may have relayed through it before.
 pub(crate) fn route_returned(server: &mut Server, cx: &mut Context<Server>, link: &Link<Server>) {
     let id = link.id();
+    let oldest = server.clients.all_devices().map(|(_, device)| device.signed_in.at).min();
+    if server.catch_up.met.insert(id)
+        && let Some(oldest) = oldest
+    {
+        server.catch_up.owed.entry(id).or_insert((oldest / 1_000_000) as u32);
+    }
     if !server.catch_up.owed.contains_key(&id) {
         return;
     }
@@ -346,9 +359,20 @@ fn look_at(server: &mut Server, cx: &mut Context<Server>, user: u32, session: &C
     let ids = (first..=latest).collect();
     fetch(server, cx, conversation, place, ids, TRIES, move |server, cx, found| {
         for message in found {
+            let id = message.msg_id;
             let recent = known.is_some() || message.create_time >= since;
-            if recent && server.delivered.insert(conversation, message.msg_id) {
-                recovered(server, cx, message);
+            if !recent || !server.delivered.insert(conversation, id) {
+                continue;
+            }
+            match server.catch_up.holds.get_mut(&conversation) {
+                // It came up while the store was asked: nothing overtakes what waits there.
+                Some(hold) => {
+                    hold.missing.remove(&id);
+                    let deliver = move |server: &mut Server, cx: &mut Context<Server>| recovered(server, cx, message);
+                    hold.waiting.insert(id, Box::new(deliver));
+                    release(server, cx, conversation);
+                }
+                None => recovered(server, cx, message),
             }
         }
     });

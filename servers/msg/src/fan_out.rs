@@ -38,8 +38,16 @@ pub(crate) struct Copy {
     pub(crate) pdu: Bytes,
     /// The connection that sent it.
     pub(crate) except: Option<Token>,
+    /// It was fetched from the store because its relay was lost.
+    pub(crate) recovered: Option<Recovered>,
+}
+
+/// For whom a message is that comes late: who joined or signed in after it finds, or does not find, it in history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recovered {
+    pub(crate) msg_id: u32,
     /// Only for devices that had signed in by then, in Unix microseconds.
-    pub(crate) signed_in_by: Option<u64>,
+    pub(crate) signed_in_by: u64,
 }
 
 /// Members of the groups that were talked in.
@@ -56,6 +64,8 @@ struct Members {
     /// 0: not known.
     version: u32,
     users: Rc<[u32]>,
+    /// For each of them the message after which he joined; empty if the store does not say.
+    joined_after: Rc<[u32]>,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +81,7 @@ impl Groups {
     }
 
     fn known(&mut self, group: u32) -> &mut Members {
-        self.known.entry(group, || Members { version: 0, users: Rc::default() })
+        self.known.entry(group, || Members { version: 0, users: Rc::default(), joined_after: Rc::default() })
     }
 
     /// Lets a copy wait. False if there is no room.
@@ -106,8 +116,8 @@ pub(crate) fn deliver(server: &mut Server, cx: &mut Context<Server>, group: u32,
     let is_asking = server.groups.waiting.contains_key(&group);
     let members = server.groups.known(group);
     if !is_asking && version.is_some_and(|version| version <= members.version) {
-        let users = Rc::clone(&members.users);
-        send(server, &users, &copy);
+        let members = members.clone();
+        send(server, &members, &copy);
         return;
     }
     if !server.groups.wait(group, version, copy) {
@@ -118,11 +128,16 @@ pub(crate) fn deliver(server: &mut Server, cx: &mut Context<Server>, group: u32,
     }
 }
 
-fn send(server: &mut Server, users: &[u32], copy: &Copy) {
-    for &user in users {
+fn send(server: &mut Server, members: &Members, copy: &Copy) {
+    for (place, &user) in members.users.iter().enumerate() {
+        let joined_after = members.joined_after.get(place).copied().unwrap_or(0);
+        if copy.recovered.is_some_and(|recovered| recovered.msg_id <= joined_after) {
+            continue;
+        }
         // They acknowledge no copies of group messages, so none is noted.
         let wanted = |device: &&mut Device| {
-            Some(device.conn.id()) != copy.except && copy.signed_in_by.is_none_or(|by| device.signed_in.at <= by)
+            Some(device.conn.id()) != copy.except
+                && copy.recovered.is_none_or(|recovered| device.signed_in.at <= recovered.signed_in_by)
         };
         for device in server.clients.devices_mut(user).filter(wanted) {
             device.send(&server.metrics, &copy.pdu);
@@ -155,11 +170,12 @@ fn answered(server: &mut Server, cx: &mut Context<Server>, group: u32, reply: Re
         give_up(server, cx, group, waiting.copies.len(), "there is no such group");
         return;
     };
-    let members = Members { version: card.version, users: card.group_member_list.into() };
+    let members =
+        Members { version: card.version, users: card.group_member_list.into(), joined_after: card.joined_after.into() };
     *server.groups.known(group) = members.clone();
     let (mut copies, attempts) = (waiting.copies, waiting.attempts);
     while let Some((_, copy)) = copies.pop_front_if(|(version, _)| version.is_none_or(|met| met <= members.version)) {
-        send(server, &members.users, &copy);
+        send(server, &members, &copy);
     }
     // These came while the store was asked, and met a later membership than that of its answer.
     if !copies.is_empty() {

@@ -23,7 +23,7 @@ use tt_proto::pdu::encode;
 use crate::buddy;
 use crate::catch_up;
 use crate::conversation::{Conversation, Turn};
-use crate::fan_out::{self, Copy};
+use crate::fan_out::{self, Copy, Recovered};
 use crate::member::{self, Request};
 use crate::state::Server;
 
@@ -328,7 +328,8 @@ pub(crate) fn deliver_recovered(server: &mut Server, cx: &mut Context<Server>, m
     // The second in which it was sent counts as before it.
     let sent = (u64::from(message.create_time) + 1) * 1_000_000;
     if let Some(Kind { session: SessionType::SessionTypeGroup, .. }) = Kind::from_wire(message.msg_type) {
-        let copy = Copy { pdu, except: None, signed_in_by: Some(sent) };
+        let recovered = Some(Recovered { msg_id: message.msg_id, signed_in_by: sent });
+        let copy = Copy { pdu, except: None, recovered };
         fan_out::deliver(server, cx, message.to_session_id, None, copy);
         return;
     }
@@ -371,7 +372,7 @@ fn deliver(
     except: Option<Token>,
 ) {
     if let Conversation::Group(group) = conversation {
-        let copy = Copy { pdu: pdu.clone(), except, signed_in_by: None };
+        let copy = Copy { pdu: pdu.clone(), except, recovered: None };
         fan_out::deliver(server, cx, group, message.group_version, copy);
         return;
     }

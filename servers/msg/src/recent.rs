@@ -49,8 +49,9 @@ const CONVERSATIONS: usize = 50_000;
 
 /// Which messages of each conversation this server has handed to its devices: the
 /// newest id and one bit for each of the 64 below it. A sender that repeats a
-/// message (it lost our ack) gets the same id again from the store; its receivers
-/// must not get a second copy (guarantees G2, G4).
+/// message (it lost our ack) gets the same id again from the store, and one whose route
+/// server died relays its last messages again; receivers must not get a second copy
+/// (guarantees G2, G4).
 #[derive(Debug)]
 pub(crate) struct Delivered(Generations<Conversation, Window>);
 
@@ -78,10 +79,14 @@ impl Delivered {
     }
 
     /// Notes a delivery. False if the same id was delivered before. An id too old
-    /// for the window counts as delivered: holes are filled when they show (G4), so what
-    /// comes so late is a repetition.
+    /// for the window counts as delivered, and so does one before the first that is noted of a
+    /// conversation: holes are filled when they show (G4), so what comes so late is a repetition.
     pub(crate) fn insert(&mut self, conversation: Conversation, id: u32) -> bool {
         let window = self.0.entry(conversation, Window::default);
+        if window.newest == 0 {
+            *window = Window { newest: id, seen: u64::MAX };
+            return true;
+        }
         if id > window.newest {
             window.seen = window.seen.checked_shl(id - window.newest).unwrap_or(0) | 1;
             window.newest = id;
@@ -91,6 +96,16 @@ impl Delivered {
         let new = window.seen & bit == 0;
         window.seen |= bit;
         new
+    }
+
+    /// These may still come, though a later one was noted first.
+    pub(crate) fn expect(&mut self, conversation: Conversation, ids: impl Iterator<Item = u32>) {
+        let window = self.0.entry(conversation, Window::default);
+        for id in ids {
+            if let Some(bit) = window.newest.checked_sub(id).and_then(|below| 1_u64.checked_shl(below)) {
+                window.seen &= !bit;
+            }
+        }
     }
 }
 
@@ -158,6 +173,18 @@ mod tests {
         assert!(delivered.insert(PAIR, 12));
         assert!(delivered.insert(PAIR, 11));
         assert!(!delivered.insert(PAIR, 11));
+    }
+
+    #[test]
+    fn what_lies_before_the_first_is_a_repetition_unless_it_is_expected() {
+        let mut delivered = Delivered::new();
+        assert!(delivered.insert(PAIR, 10));
+        assert!(!delivered.insert(PAIR, 9));
+        delivered.expect(PAIR, 7..9);
+        assert!(delivered.insert(PAIR, 8));
+        assert!(!delivered.insert(PAIR, 8));
+        assert!(!delivered.insert(PAIR, 6));
+        assert!(delivered.insert(PAIR, 7));
     }
 
     #[test]

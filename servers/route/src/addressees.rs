@@ -71,11 +71,13 @@ impl Route {
     ///
     /// A link that has never reported presence is no msg server (an http-msg server opens one only to send
     /// notices): it gets nothing.
-    pub(crate) fn send_to(&self, addressees: &Addressees, frame: &Bytes, except: Option<u64>) {
+    ///
+    /// Returns the links that it went to; None for all of them.
+    pub(crate) fn send_to(&self, addressees: &Addressees, frame: &Bytes, except: Option<u64>) -> Option<Vec<u64>> {
         let Some(links) = self.links_of(addressees) else {
             self.relayed.get_or_create(&Label { kind: "all" }).inc();
             self.broadcast(frame, except);
-            return;
+            return None;
         };
         let kind = match links.iter().filter(|link| Some(**link) != except).count() {
             0 => "none",
@@ -83,14 +85,15 @@ impl Route {
             _ => "some",
         };
         self.relayed.get_or_create(&Label { kind }).inc();
-        for link in links {
-            if let Some(peer) = self.peers.get(&link)
-                && Some(link) != except
+        for link in &links {
+            if let Some(peer) = self.peers.get(link)
+                && Some(*link) != except
                 && peer.is_msg_server()
             {
                 self.count_lost(peer.link.send_frame(frame.clone()));
             }
         }
+        Some(links)
     }
 
     /// The links that hold them; None for all of them.

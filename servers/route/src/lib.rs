@@ -8,6 +8,7 @@
 //! | `presence.rs` | the table of who is online where, and what follows from a change |
 //! | `msg_link.rs` | the port for msg servers |
 //! | `addressees.rs` | which servers a PDU concerns |
+//! | `passing.rs` | messages for receivers who are just signing in |
 //! | `server.rs` | the state, and how it starts and stops |
 //! | `config.rs` | the configuration |
 
@@ -16,6 +17,7 @@
 mod addressees;
 mod config;
 mod msg_link;
+mod passing;
 mod presence;
 mod server;
 

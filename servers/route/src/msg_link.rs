@@ -1,5 +1,7 @@
 //! The port for msg servers (and for http-msg servers, which only send notices).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use netlib::{CloseReason, Context};
 use tt_common::link::CAPABILITY_PRESENCE;
@@ -10,7 +12,7 @@ use tt_proto::im::buddy::{ImUsersStatReq, ImUsersStatRsp};
 use tt_proto::im::server::{ImOnlineUserInfo, ImRoleSet, ImServerKickUser, ImUserStatusUpdate};
 use tt_proto::pdu::PduRef;
 
-use crate::addressees;
+use crate::addressees::{self, Addressees};
 use crate::presence::Report;
 use crate::server::{Peer, Route};
 
@@ -51,7 +53,7 @@ impl LinkHandler<Route> for MsgLink {
                 Some(())
             }
             relayed if RELAYED.contains(&relayed) => {
-                route.send_to(&addressees::of(relayed, pdu), &pdu.to_bytes(), Some(link.id()));
+                route.pass_on(cx, relayed, link, pdu);
                 Some(())
             }
             _ => return link.ignore(cx, pdu),
@@ -77,9 +79,13 @@ fn status_update(route: &mut Route, link: &Link<Route>, pdu: PduRef<'_>) -> Opti
     route.reports_presence(link.id());
     let away = status == UserStatType::UserStatusLeave || update.leave();
     let user = update.user_id;
+    let is_here = route.presence.links_of(user).any(|found| found == link.id());
     let notices = route.presence.update(link.id(), user, Report { client, status, away });
     route.tell(&notices);
     if status != UserStatType::UserStatusOffline {
+        if !is_here {
+            route.send_after(link, user, update.signed_in_at);
+        }
         route.part_rivals(link.id(), user, client, update.signed_in_at, update.sign_in_id);
     }
     Some(())
@@ -139,6 +145,30 @@ fn role_set(link: &Link<Route>, pdu: PduRef<'_>) -> Option<()> {
 }
 
 impl Route {
+    /// Passes a PDU on, and remembers a message for somebody who is signing in at this moment.
+    fn pass_on(&mut self, cx: &Context<Self>, command: Command, link: &Link<Self>, pdu: PduRef<'_>) {
+        let (addressees, frame) = (addressees::of(command, pdu), pdu.to_bytes());
+        let had = self.send_to(&addressees, &frame, Some(link.id()));
+        if command == Command::MsgData
+            && let Addressees::Users(users) = addressees
+            && let Ok(users) = <[u32; 2]>::try_from(users)
+            && let Some(mut links) = had
+        {
+            links.push(link.id());
+            self.passing.note(cx.unix_time(), users, links, frame);
+        }
+    }
+
+    /// A user has come to a msg server at which he was not: it gets what passed him by since he signed in, in
+    /// Unix microseconds. An old msg server does not say when that was.
+    fn send_after(&mut self, link: &Link<Self>, user: u32, signed_in_at: Option<u64>) {
+        let Some(at) = signed_in_at else { return };
+        for frame in self.passing.since(Duration::from_micros(at), user, link.id()) {
+            self.sent_after.inc();
+            self.count_lost(link.send_frame(frame));
+        }
+    }
+
     /// A user has one client of each class: whoever else has one of this class is told when the newest signed
     /// in, and the older one goes (spec/flows.md §3.2). The msg server asks for the same over its own route
     /// server; this catches what two sign-ins at once, or a link that was down, let through. An old msg server

@@ -18,6 +18,7 @@ use tt_proto::pdu;
 use crate::addressees::Addressees;
 use crate::config::{Config, Listeners};
 use crate::msg_link::MsgLink;
+use crate::passing::Passing;
 use crate::presence::{Notice, Presence};
 
 /// What the links of a route server share.
@@ -26,10 +27,13 @@ pub struct Route {
     /// By link id: in the order in which they connected.
     pub(crate) peers: BTreeMap<u64, Peer>,
     pub(crate) presence: Presence,
+    pub(crate) passing: Passing,
     users: Gauge,
     left_out: Gauge,
     lost: Counter,
     pub(crate) relayed: Labelled,
+    /// Messages sent after a receiver's sign-in was reported.
+    pub(crate) sent_after: Counter,
     listener: Option<Listener>,
     stopping: bool,
 }
@@ -59,7 +63,9 @@ impl Route {
         let metrics = Metrics::new();
         let (users, left_out, lost) = (Gauge::default(), Gauge::default(), Counter::default());
         let relayed = Labelled::default();
+        let sent_after = Counter::default();
         metrics.register("relayed", "PDUs passed on, by how many servers they concern", relayed.clone());
+        metrics.register("relayed_late", "Messages sent after their receiver's sign-in was known", sent_after.clone());
         metrics.register("users_online", "Users with any connection", users.clone());
         metrics.register("users_left_out", "Entries not made because the table is full", left_out.clone());
         metrics.register("undelivered", "PDUs that a link did not take", lost.clone());
@@ -74,10 +80,12 @@ impl Route {
         Ok(Self {
             peers: BTreeMap::new(),
             presence: Presence::new(config.max_users),
+            passing: Passing::default(),
             users,
             left_out,
             lost,
             relayed,
+            sent_after,
             listener: Some(listener),
             stopping: false,
         })

@@ -20,7 +20,7 @@ use tt_proto::im::server::{
 use tt_proto::{Command, pdu};
 use tt_route::Config;
 
-use ClientType::{ClientTypeAndroid as PHONE, ClientTypeMac as MAC, ClientTypeWindows as PC};
+use ClientType::{ClientTypeAndroid as PHONE, ClientTypeIos, ClientTypeMac as MAC, ClientTypeWindows as PC};
 use UserStatType::{UserStatusOffline as OFF, UserStatusOnline as ON};
 
 const ALICE: u32 = 1;
@@ -411,4 +411,41 @@ fn a_newer_msg_server_is_told_of_phones() {
     assert_eq!((stat.user_id, stat.status(), &*stat.client_types), (ALICE, OFF, &[PHONE as u32][..]));
     assert_eq!(stat.detail_only, Some(true));
     old.fence();
+}
+
+/// A message that is stored after its receiver has signed in, and gets here before the report of that does, is in no
+/// history that the client has read and would go nowhere (G4).
+#[test]
+fn g4_a_message_that_overtakes_the_report_of_its_receivers_sign_in_follows_it() {
+    let server = Server::start();
+    let mut first = server.msg_server(&[(ALICE, PC)]);
+    let mut second = server.msg_server(&[]);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let message = |msg_id: u32| ImMsgData {
+        from_user_id: ALICE,
+        to_session_id: BOB,
+        msg_id,
+        msg_type: MsgType::MsgTypeSingleText.into(),
+        msg_data: Bytes::from_static(b"hello"),
+        ..ImMsgData::default()
+    };
+    first.0.send(0, &message(1));
+    first.0.send(0, &message(2));
+    first.fence();
+    let report = ImUserStatusUpdate {
+        user_status: ON as u32,
+        user_id: BOB,
+        client_type: PHONE.into(),
+        signed_in_at: Some(since.as_micros() as u64),
+        sign_in_id: Some(1),
+        ..Default::default()
+    };
+    second.0.send(0, &report);
+    for msg_id in [1, 2] {
+        assert_eq!(second.0.next().parse().decode::<ImMsgData>().expect("a message").msg_id, msg_id);
+    }
+    // Another of his devices there: the server has them.
+    second.0.send(0, &ImUserStatusUpdate { client_type: ClientTypeIos.into(), ..report });
+    second.fence();
+    server.wait_for_metric("teamtalk_relayed_late_total 2");
 }

@@ -2,11 +2,14 @@
 //! (an idle minute, twenty crashes) run beside the short ones.
 
 mod bad_input;
+mod chaos;
+mod cluster;
 mod configuration;
 mod crash;
 mod devices;
 mod directory;
 mod fleet;
+mod fleet_groups;
 mod groups;
 mod idle;
 mod load;

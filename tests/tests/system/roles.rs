@@ -8,6 +8,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
+    process::Command,
     sync::mpsc,
     thread,
 };
@@ -48,14 +49,26 @@ pub(crate) fn launch(home: &Home, role: &str, changes: &[(&str, String)]) -> Ser
 
 /// The same for one of several servers of a role, whose files have `name`.
 pub(crate) fn launch_as(home: &Home, role: &str, name: &str, changes: &[(&str, String)]) -> Server {
+    configure(home, role, name, changes);
+    launch_again(home, role, name, |_| {})
+}
+
+/// Writes the configuration of one of several servers of a role.
+pub(crate) fn configure(home: &Home, role: &str, name: &str, changes: &[(&str, String)]) {
     let file = home.path(&format!("{name}.toml"));
     let mut changes = changes.to_vec();
     if !changes.iter().any(|(key, _)| *key == "secret_file") {
         changes.push(("secret_file", format!("\"{}\"", secret(home).display())));
     }
     fs::write(&file, configuration(role, &changes)).expect("a temporary file");
-    let arguments = [role, "--config", file.to_str().expect("UTF-8")];
-    Server::start(&binaries().teamtalk, &arguments, &home.path(&format!("{name}.log")))
+}
+
+/// Starts a server whose configuration is written; `prepare` may change its environment.
+pub(crate) fn launch_again(home: &Home, role: &str, name: &str, prepare: impl FnOnce(&mut Command)) -> Server {
+    let mut command = Command::new(&binaries().teamtalk);
+    command.arg(role).arg("--config").arg(home.path(&format!("{name}.toml")));
+    prepare(&mut command);
+    Server::start_command(&mut command, &home.path(&format!("{name}.log")))
 }
 
 /// The file with the secret of this home's cluster.

@@ -56,7 +56,12 @@ pub(super) fn info(request: &mut Request<'_>) {
         let groups = store.groups(query.user_id, &wanted)?;
         let mut answer =
             ImGroupInfoListRsp { user_id: query.user_id, group_info_list: Vec::new(), attach_data: query.attach_data };
-        answer.group_info_list = cut(&answer, groups.into_iter().map(card).collect());
+        // When somebody joined is between servers.
+        let cards = groups.into_iter().map(|group| match query.user_id {
+            0 => card(group),
+            _ => GroupInfo { joined_after: Vec::new(), ..card(group) },
+        });
+        answer.group_info_list = cut(&answer, cards.collect());
         Ok(answer)
     });
 }
@@ -75,6 +80,7 @@ fn card(group: Group) -> GroupInfo {
         .into(),
         shield_status: group.shielded.into(),
         group_member_list: group.members,
+        joined_after: group.joined_after,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Messages: stored (0x0301), marked as read (0x0303), listed (0x0309, 0x030d), counted (0x030b).
 //!
 //! 0x0301 always comes back: with its id once it is on disk (G1), or with id 0 and a reason in
-//! field 103, so that the msg server can say no to clients that understand it (G6).
+//! field 103, so that the msg server can say no to clients that understand it (G6). The exception is a
+//! disk that failed while the message was written: nobody knows, and nothing is said.
 
 use tt_proto::content::{self, Unfit};
 use tt_proto::im::base_define::MsgInfo;
@@ -64,6 +65,12 @@ pub(super) fn send(request: &mut Request<'_>) {
             }
             // No other answer belongs to a message; not stored is what can be said for sure.
             Ok(_) => refused(message, NOT_STORED),
+            // It may turn out to be stored, so no is not true either. The msg server's and the client's own
+            // repetitions get the answer.
+            Err(WriteError::Store(StoreError::Uncertain(_))) => {
+                server.metrics.unanswered("message of uncertain outcome");
+                return None;
+            }
             Err(error) => {
                 let reason = reason(&error);
                 server.metrics.refused(reason.1);

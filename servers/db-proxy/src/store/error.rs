@@ -18,6 +18,10 @@ pub enum StoreError {
     /// Reading or writing failed. The store reopens itself and is checked before it goes on.
     #[error("the store failed: {0}")]
     Failed(String),
+    /// The disk failed while a batch was written: whether it is stored shows when the store has reopened itself.
+    /// A repetition under the same client message id gets the true answer.
+    #[error("the store failed while it wrote: {0}")]
+    Uncertain(String),
     /// The database is damaged where this call needed it.
     #[error("the store is damaged: {0}")]
     Damaged(String),
@@ -27,7 +31,7 @@ impl StoreError {
     /// Whether the same call may succeed later without a change by the caller.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Full(_) | Self::Busy(_) | Self::Failed(_) => true,
+            Self::Full(_) | Self::Busy(_) | Self::Failed(_) | Self::Uncertain(_) => true,
             Self::Refused(_) | Self::Damaged(_) => false,
         }
     }

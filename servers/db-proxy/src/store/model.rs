@@ -310,6 +310,8 @@ pub struct Group {
     pub creator: u32,
     /// Who is in it, by id.
     pub members: Vec<u32>,
+    /// For each of them the message id above which he sees what was said.
+    pub joined_after: Vec<u32>,
     /// Whether its pushes are held back for who asked.
     pub shielded: bool,
 }

@@ -84,6 +84,7 @@ pub(crate) fn a_group_is_made_of_those_named_who_exist(store: &dyn Store) {
         avatar: "g0/a.png".to_owned(),
         creator: alice,
         members: vec![bob, carol],
+        joined_after: vec![0, 0],
         shielded: false,
     };
     assert_eq!(card(store, bob, 1), Some(expected.clone()));

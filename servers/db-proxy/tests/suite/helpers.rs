@@ -1,5 +1,7 @@
 //! The few verbs that every test of a store needs.
 
+#![allow(dead_code)] // not each test needs all of them
+
 use bytes::Bytes;
 use tt_db_proxy::store::{
     Accounts, Applied, Message, MessageKind, NewMessage, NewUser, Peer, Store, StoreError, Write,

@@ -59,6 +59,7 @@ fn g4_missing_messages_are_fetched_and_come_in_order() {
     let mut world = World::new();
     let mut client = world.sign_in(2, PC);
     world.route.send(0, &relay(5));
+    world.nothing_before();
     hears(&mut client, 5);
     // 6 and 7 were lost; 8 and 9 wait for them.
     world.route.send(0, &relay(8));
@@ -79,6 +80,7 @@ fn g4_what_one_answer_has_no_room_for_is_asked_for_again() {
     let mut world = World::new();
     let mut client = world.sign_in(2, PC);
     world.route.send(0, &relay(5));
+    world.nothing_before();
     hears(&mut client, 5);
     world.route.send(0, &relay(9));
     assert_eq!(answer_newest(&mut world.db, now(), 1), [6, 7, 8]);
@@ -118,6 +120,60 @@ fn g3_the_first_messages_of_a_conversation_come_in_order_too() {
     world.expect_nothing_at_the_store(&mut client);
 }
 
+/// A server that has just started remembers nothing: what was sent before somebody signed in here is not for him,
+/// what was sent since then passed him by.
+#[test]
+fn g4_what_came_before_the_first_message_is_looked_for() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    world.route.send(0, &relay(30));
+    assert_eq!(answer_newest(&mut world.db, now(), 2), (14..30).collect::<Vec<_>>());
+    assert_eq!(answer(&mut world.db, now() - 60), (14..28).collect::<Vec<_>>());
+    for id in 28..=30 {
+        hears(&mut client, id);
+    }
+    // A server whose route server died relays its last messages again.
+    for id in [12, 13, 20, 29, 31] {
+        world.route.send(0, &relay(id));
+    }
+    hears(&mut client, 31);
+    client.expect_nothing();
+}
+
+/// What turns out to be missing while the store is asked is asked for next.
+#[test]
+fn g4_a_gap_that_shows_while_another_is_filled_is_filled_too() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    world.route.send(0, &relay(1));
+    hears(&mut client, 1);
+    world.route.send(0, &relay(3));
+    let (seq, query) = world.db.expect::<ImGetMsgByIdReq>();
+    assert_eq!(query.msg_id_list, [2]);
+    world.route.send(0, &relay(5));
+    // It is there before the answer is: the client's question comes back behind it.
+    client.expect_nothing();
+    let row = MsgInfo {
+        msg_id: 2,
+        from_session_id: 1,
+        create_time: now(),
+        msg_type: MsgType::MsgTypeSingleText.into(),
+        msg_data: Bytes::from("text 2"),
+    };
+    let found = ImGetMsgByIdRsp {
+        user_id: query.user_id,
+        session_type: query.session_type,
+        session_id: query.session_id,
+        msg_list: vec![row],
+        attach_data: query.attach_data,
+    };
+    world.db.send(seq, &found);
+    assert_eq!(answer(&mut world.db, now()), [4]);
+    for id in 2..=5 {
+        hears(&mut client, id);
+    }
+}
+
 #[test]
 fn g4_what_the_store_does_not_have_holds_nothing_up() {
     let mut world = World::new();
@@ -147,6 +203,7 @@ fn g4_after_a_route_link_has_returned_recent_sessions_are_looked_through() {
     let mut world = World::new();
     let mut client = world.sign_in(2, PC);
     world.route.send(0, &relay(5));
+    world.nothing_before();
     hears(&mut client, 5);
     world.route.stream.shutdown(std::net::Shutdown::Both).expect("an open link");
     world.route = world.peers.route.accept();

@@ -42,6 +42,7 @@ fn g1_a_message_is_acked_after_the_store_has_answered_and_then_relayed_and_copie
     assert_eq!((seq, first), (500, ack(1, 2, 41, None)));
     let copy = ImMsgData { msg_id: 41, attach_data: None, client_msg_id: None, refusal: None, ..at_store };
     assert_eq!(world.route.expect(), (0, copy.clone()), "relayed without anything of ours in it");
+    world.nothing_before();
     for device in [&mut sender_phone, &mut receiver, &mut receiver_phone] {
         assert_eq!(device.expect(), (0, copy.clone()));
         device.expect_nothing();
@@ -62,6 +63,7 @@ fn a_relayed_message_reaches_all_devices_of_both_users_clean_and_once() {
     let relayed = ImMsgData { attach_data, client_msg_id: Some("a".into()), refusal: Some(0), ..copy.clone() };
     world.route.send(500, &relayed);
     world.route.send(501, &relayed);
+    world.nothing_before();
     for device in [&mut sender_phone, &mut receiver] {
         assert_eq!(device.expect(), (0, copy.clone()));
         device.expect_nothing();
@@ -84,6 +86,7 @@ fn a_relay_that_is_no_stored_message_is_dropped() {
     }
     world.route.send_raw(&pdu::encode_raw(0x0301, 0, &[0xff; 9]));
     world.route.send(0, &ImMsgData { msg_id: 2, ..text(2, "good") });
+    world.nothing_before();
     assert_eq!(receiver.expect::<ImMsgData>().1.msg_id, 2);
     receiver.expect_nothing();
 }

@@ -88,6 +88,8 @@ fn servers_that_come_back_are_told_who_is_here() {
     assert_eq!(info.cur_conn_cnt, 2);
     // The first route server was the master; with it gone the second one is told.
     world.route.stream.shutdown(std::net::Shutdown::Both).expect("an open link");
+    // It had been met by users who were here before: what it may have had for them is looked for.
+    second.expect::<ImUsersStatReq>();
     assert_eq!(second.expect::<ImRoleSet>().1.master, 1);
 }
 

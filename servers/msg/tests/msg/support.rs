@@ -13,7 +13,9 @@ use tt_msg::Config;
 use tt_proto::im::base_define::{ClientType, MsgType, ResultType, SessionType, UserInfo, UserStatType};
 use tt_proto::im::extension::ImLinkHello;
 use tt_proto::im::login::{ImLoginReq, ImLoginRes};
-use tt_proto::im::message::{ImMsgData, ImMsgDataAck, ImUnreadMsgCntReq, ImUnreadMsgCntRsp};
+use tt_proto::im::message::{
+    ImGetMsgByIdReq, ImGetMsgByIdRsp, ImMsgData, ImMsgDataAck, ImUnreadMsgCntReq, ImUnreadMsgCntRsp,
+};
 use tt_proto::im::other::ImHeartBeat;
 use tt_proto::im::server::{
     ImMsgServInfo, ImOnlineUserInfo, ImRoleSet, ImServerKickUser, ImUserCntUpdate, ImUserStatusUpdate, ImValidateReq,
@@ -338,6 +340,19 @@ impl World {
         };
         self.db.send(seq, &answer);
         assert_eq!(client.expect::<ImUnreadMsgCntRsp>().0, 999);
+    }
+
+    /// The first message of a conversation is on its way, and the store is asked for those before it: it has none.
+    pub(crate) fn nothing_before(&mut self) {
+        let (seq, query) = self.db.expect::<ImGetMsgByIdReq>();
+        let none = ImGetMsgByIdRsp {
+            user_id: query.user_id,
+            session_type: query.session_type,
+            session_id: query.session_id,
+            msg_list: Vec::new(),
+            attach_data: query.attach_data,
+        };
+        self.db.send(seq, &none);
     }
 
     /// The store takes the next message and gives it an id.

@@ -263,7 +263,11 @@ pub(super) fn list(db: &Connection) -> rusqlite::Result<Vec<Group>> {
 }
 
 fn with_members(db: &Connection, card: Group) -> rusqlite::Result<Group> {
-    Ok(Group { members: members(db, card.id)?, ..card })
+    let (members, joined_after) = db
+        .prepare_cached("SELECT user, joined_after FROM group_member WHERE group_id = ?1 AND status = 0 ORDER BY user")?
+        .query_map([card.id], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Group { members, joined_after, ..card })
 }
 
 fn card(row: &Row<'_>) -> rusqlite::Result<Group> {
@@ -276,6 +280,7 @@ fn card(row: &Row<'_>) -> rusqlite::Result<Group> {
         avatar: row.get(4)?,
         creator: row.get(5)?,
         members: Vec::new(),
+        joined_after: Vec::new(),
         shielded: row.get(6)?,
     })
 }

@@ -45,10 +45,15 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let outcome = work(self.connection(counters)?);
         outcome.map_err(|error| {
-            if !connection_survives(&error) {
-                self.db = None;
+            if connection_survives(&error) {
+                return store_error(&error);
             }
-            store_error(&error)
+            self.db = None;
+            match store_error(&error) {
+                // The journal may have the whole transaction, and the reopened store will then have it too.
+                StoreError::Failed(text) => StoreError::Uncertain(text),
+                other => other,
+            }
         })
     }
 

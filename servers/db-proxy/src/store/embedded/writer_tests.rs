@@ -37,7 +37,7 @@ fn send(store: &Embedded, text: &'static str) -> Result<Applied, StoreError> {
 fn fail(store: &Embedded) {
     let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None);
     let failed = store.writer().with(&store.counters, |_| Err::<(), _>(error));
-    assert!(matches!(failed, Err(StoreError::Failed(_))), "{failed:?}");
+    assert!(matches!(failed, Err(StoreError::Uncertain(_))), "{failed:?}");
 }
 
 #[test]
