@@ -112,7 +112,10 @@ fn run(store: &dyn Store, options: &Options, waiting: &Receiver<Job>, done: &dyn
         if !batch.is_empty() {
             let begun = Instant::now();
             let mut answers = store.apply(&batch);
-            repeat_uncertain(store, &batch, &mut answers);
+            // Nothing else can be written before it is known what is there.
+            while begun.elapsed() < options.deadline && repeat_uncertain(store, &batch, &mut answers) {
+                thread::sleep(BETWEEN_REPEATS);
+            }
             options.metrics.committed(batch.len(), begun.elapsed());
             outcomes.extend(tickets.into_iter().zip(answers.into_iter().map(|answer| Ok(answer?))));
         }
@@ -121,9 +124,12 @@ fn run(store: &dyn Store, options: &Options, waiting: &Receiver<Job>, done: &dyn
     }
 }
 
+/// The time between two questions of a store whose disk fails.
+const BETWEEN_REPEATS: Duration = Duration::from_millis(20);
+
 /// Asks once more for what the disk failed to say, if asking twice is asking once (G2): the store reopens itself
-/// for it, and then knows.
-fn repeat_uncertain(store: &dyn Store, batch: &[Write], answers: &mut [Result<Applied, StoreError>]) {
+/// for it, and then knows. Returns whether there is still something that nobody knows.
+fn repeat_uncertain(store: &dyn Store, batch: &[Write], answers: &mut [Result<Applied, StoreError>]) -> bool {
     let repeatable = |write: &Write| match write {
         Write::Message(message) => message.client_msg_id.is_some(),
         Write::Read { .. } => true,
@@ -133,14 +139,18 @@ fn repeat_uncertain(store: &dyn Store, batch: &[Write], answers: &mut [Result<Ap
         .filter(|member| matches!(answers[*member], Err(StoreError::Uncertain(_))) && repeatable(&batch[*member]))
         .collect();
     if uncertain.is_empty() {
-        return;
+        return false;
     }
     let again: Vec<Write> = uncertain.iter().map(|member| batch[*member].clone()).collect();
+    let mut left = false;
     for (member, answer) in uncertain.into_iter().zip(store.apply(&again)) {
         if matches!(answer, Ok(_) | Err(StoreError::Refused(_))) {
             answers[member] = answer;
+        } else {
+            left = true;
         }
     }
+    left
 }
 
 #[cfg(test)]

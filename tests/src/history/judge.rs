@@ -8,6 +8,9 @@ use std::{
 
 use super::{Conversation, Event, Judgement, Parties, Row, SessionId, Stored};
 
+/// The refusal that says that the store failed.
+const STORE_FAILED: u32 = 1;
+
 /// What a message went through.
 #[derive(Debug)]
 struct Sent {
@@ -212,6 +215,12 @@ fn of_the_senders(all: &Gathered<'_>, rows: &HashMap<&str, (Conversation, u32)>,
                     }
                     Some(_) => {}
                 }
+            }
+            // The store failed, and what an earlier attempt had left in its journal turned up when it was back: to
+            // the client its outcome was not known.
+            (None, Some(STORE_FAILED)) if row.is_some() => {
+                verdict.unknown += 1;
+                verdict.unknown_stored += 1;
             }
             (None, Some(result)) => {
                 verdict.refused += 1;

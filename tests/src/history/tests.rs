@@ -207,7 +207,7 @@ fn g5_a_cursor_that_moves_back_or_was_never_set_is_found() {
 fn g6_a_refused_message_that_is_stored_is_found() {
     let mut run = Run::new();
     run.sent("one");
-    run.history.note(Event::Refused { session: 1, text: "one".into(), result: 1 });
+    run.history.note(Event::Refused { session: 1, text: "one".into(), result: 3 });
     run.stored.push(row(1, "one"));
     run.finds(|judged| judged.untrue, "G6");
 }

@@ -68,8 +68,9 @@ impl<'a> Nemesis<'a> {
     fn victim(&mut self) -> (&'static str, usize) {
         match self.random.between(0, 19) {
             0..9 => {
-                // One that has something to do.
-                let busiest = (0..3).max_by_key(|place| self.world.in_flight[*place].load(Ordering::SeqCst));
+                // One that has something to do: the clients may all be elsewhere.
+                self.wait_for_requests("any", 0);
+                let busiest = (0..3).max_by_key(|place| self.in_flight("msg", *place));
                 ("msg", busiest.expect("three of them"))
             }
             9..13 => ("route", self.random.between(0, 1) as usize),

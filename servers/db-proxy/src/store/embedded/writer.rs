@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use super::connection::{BUSY_TIMEOUT, Readers, connection_survives, open_serving, store_error};
 use super::marks::{Mark, Marks};
@@ -51,7 +51,9 @@ impl Writer {
             self.db = None;
             match store_error(&error) {
                 // The journal may have the whole transaction, and the reopened store will then have it too.
-                StoreError::Failed(text) => StoreError::Uncertain(text),
+                StoreError::Failed(text) if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) => {
+                    StoreError::Uncertain(text)
+                }
                 other => other,
             }
         })
