@@ -40,6 +40,11 @@ impl Random {
         self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
+    /// Yes or no.
+    pub fn heads(&mut self) -> bool {
+        self.bits() & 1 == 0
+    }
+
     /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.bits() % (high - low + 1)

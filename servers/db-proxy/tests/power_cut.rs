@@ -154,7 +154,7 @@ fn child_that_writes_on_a_watched_disk() {
                     writeln!(acks, "{at} {conversation} {msg_id} {content}").expect("noted");
                 }
                 Err(StoreError::Failed(_) | StoreError::Uncertain(_) | StoreError::Full(_)) if switches.is_some() => {
-                    refused += 1
+                    refused += 1;
                 }
                 other => panic!("{other:?}"),
             }
@@ -293,7 +293,9 @@ fn g7_without_syncs_acked_messages_are_lost_and_it_shows() {
     let Some(run) = recorded(name, Weather::Lazy) else { return };
     assert_eq!(run.recording.steps.iter().filter(|step| matches!(step, Step::Synced(_))).count(), 0);
     let mut disk = Disk::new();
-    run.recording.steps.iter().for_each(|step| disk.step(step));
+    for step in &run.recording.steps {
+        disk.step(step);
+    }
     let certain: Vec<&Ack> = run.acked.iter().collect();
     let mut random = Random::of(1);
     for cut in [Cut::Nothing, Cut::Torn] {

@@ -140,7 +140,7 @@ fn examine(store: &Embedded, place: &str) -> &'static str {
         match apply(store, Write::Message(text(from, to, "new"))) {
             Ok(Applied::Message { msg_id, .. }) => assert!(msg_id > EACH, "{place}: id {msg_id} again"),
             Err(StoreError::Refused(_) | StoreError::Damaged(_) | StoreError::Failed(_) | StoreError::Uncertain(_)) => {
-                failed += 1
+                failed += 1;
             }
             other => panic!("{place}: {other:?}"),
         }

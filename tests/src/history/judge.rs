@@ -205,7 +205,7 @@ fn of_the_senders(all: &Gathered<'_>, rows: &HashMap<&str, (Conversation, u32)>,
                 verdict.acked += 1;
                 match row {
                     None => {
-                        verdict.find(|v| &mut v.lost, format!("G1: {text} was acknowledged as #{msg_id}, and is gone"))
+                        verdict.find(|v| &mut v.lost, format!("G1: {text} was acknowledged as #{msg_id}, and is gone"));
                     }
                     Some(row) if row != (sent.to, msg_id) => {
                         verdict.find(

@@ -456,7 +456,9 @@ impl Session<'_> {
         let floor = self.device.seen.get(&conversation).map_or(0, |seen| seen.floor);
         let oldest = rows.last().map(|row| row.msg_id);
         let seen = self.device.seen.entry(conversation).or_default();
-        rows.iter().for_each(|row| seen.add(row.msg_id));
+        for row in &rows {
+            seen.add(row.msg_id);
+        }
         self.note(Event::Page { page, rows });
         match oldest {
             Some(oldest) if oldest > floor + 1 => self.ask_page(conversation, oldest - 1),

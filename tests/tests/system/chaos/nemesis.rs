@@ -38,7 +38,7 @@ impl<'a> Nemesis<'a> {
         for _ in 0..kills {
             // For nothing in particular: the next fault hits whatever is going on then.
             self.pause(20, 400);
-            if self.random.bits() % 2 == 0 {
+            if self.random.heads() {
                 self.trouble();
             }
             let (role, place) = self.victim();
@@ -134,7 +134,7 @@ impl<'a> Nemesis<'a> {
             }
             _ => {
                 let Some(disk) = &self.fleet.disk else { return };
-                if self.random.bits() % 2 == 0 {
+                if self.random.heads() {
                     disk.is_full(true);
                     self.pause(10, 200);
                     disk.is_full(false);
