@@ -20,7 +20,11 @@ use crate::Outcome;
 pub(crate) fn cpu_ns(pid: u32) -> io::Result<u64> {
     let mut total = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let line = fs::read_to_string(task?.path().join("schedstat"))?;
+        let line = match fs::read_to_string(task?.path().join("schedstat")) {
+            // A thread that has just ended.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            line => line?,
+        };
         total += on_cpu(&line).ok_or(io::ErrorKind::InvalidData)?;
     }
     Ok(total)

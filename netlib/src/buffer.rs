@@ -382,6 +382,9 @@ impl OutputBuffer {
         if count < taken {
             return self.put_back(count, payload);
         }
+        if self.len == 0 {
+            self.clear();
+        }
         if let Payload::Owned(mut bytes) = payload
             && self.copied.capacity() == 0
             && bytes.capacity() <= KEPT_CAPACITY

@@ -258,7 +258,8 @@ impl Conn {
         if !self.is_open() {
             return Err(SendError::Closed);
         }
-        let queued = self.in_memory();
+        let in_flight = self.0.output.borrow().as_ref().map_or(0, |output| output.in_flight());
+        let queued = self.in_memory() - in_flight;
         if queued == 0 || queued + len <= self.0.group.most_queued {
             return Ok(());
         }

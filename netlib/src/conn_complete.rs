@@ -38,6 +38,7 @@ impl<S: 'static> Context<S> {
     /// nothing. `watched`: its handler waits for the end of it.
     pub(crate) fn send(&mut self, token: Token, conn: &Conn, watched: bool) -> bool {
         if conn.has(flag::SENDING) {
+            self.sends_awaited = true; // what has come since goes on when that is over
             return true;
         }
         // Our FIN goes behind the last write at once, so that one is not put off.
@@ -105,7 +106,13 @@ impl<S: 'static> Context<S> {
                 conn.set(flag::ENDED);
                 self.tell_end(state, token, conn);
             }
-            Err(error) => conn.end(CloseReason::from_io(&error), true),
+            Err(error) => {
+                // What came before it and waits for its turn comes first.
+                if conn.wants_input() {
+                    self.redeliver(state, token, conn);
+                }
+                conn.end(CloseReason::from_io(&error), true);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use crate::conn::{Conn, State, flag};
 use crate::conn_options::CloseReason;
 use crate::context::Context;
 use crate::handler::Handler;
+use crate::reactor::Phase;
 use crate::token::Token;
 
 /// Bytes written to one connection in one *Flush* before others get their turn.
@@ -30,6 +31,10 @@ impl<S: 'static> Context<S> {
         let conn = slot.conn.clone();
         let watches = slot.handler.as_ref().is_some_and(|handler| handler.watches_flushes());
         let rests = slot.registered == Some(Interest::READABLE);
+        if conn.has(flag::COMPLETES) && self.phase == Phase::Ready {
+            // In the middle of a batch: the back end sends with the next wait, so the last flush will do.
+            return self.shared.marked.borrow_mut().push(token);
+        }
         if conn.has(flag::COMPLETES) && self.send(token, &conn, watches) {
             if rests && conn.only_sends() && !conn.has_more_output() {
                 return conn.clear(flag::MARKED);

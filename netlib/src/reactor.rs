@@ -257,7 +257,8 @@ impl<S: 'static> Reactor<S> {
         loop {
             self.tick(state, None)?;
             if std::mem::take(&mut self.cx.stopping) {
-                return Ok(());
+                // What was sent last is not to wait for a tick that may never come.
+                return self.cx.backend.flush();
             }
         }
     }

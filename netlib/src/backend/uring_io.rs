@@ -105,12 +105,14 @@ impl UringIoBackend {
             self.ring.poll(&epoll, false, 0)?;
             self.watched = true;
         }
-        while let Some(key) = self.rearm.pop() {
-            let Some(receive) = self.receives.get_mut(key) else { continue };
-            // SAFETY: a stream stays open until `stop_receiving`, which takes its receive out.
-            let stream = unsafe { BorrowedFd::borrow_raw(receive.stream) };
-            self.ring.receive_multishot(&stream, key as u32)?;
-            receive.armed = true;
+        while let Some(&key) = self.rearm.last() {
+            if let Some(receive) = self.receives.get_mut(key) {
+                // SAFETY: a stream stays open until `stop_receiving`, which takes its receive out.
+                let stream = unsafe { BorrowedFd::borrow_raw(receive.stream) };
+                self.ring.receive_multishot(&stream, key as u32)?;
+                receive.armed = true;
+            }
+            self.rearm.pop();
         }
         Ok(())
     }
@@ -255,8 +257,9 @@ impl Backend for UringIoBackend {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.arm()?;
-        self.ring.submit()
+        let armed = self.arm();
+        self.ring.submit()?;
+        armed
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

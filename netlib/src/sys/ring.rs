@@ -142,7 +142,9 @@ struct Sending {
     payload: Payload,
     /// What `sendmsg` is given, in place until the send is over.
     message: Option<Box<Message>>,
-    /// `None` unless it completed: then all of it was taken.
+    /// How much of it the kernel was offered.
+    offered: usize,
+    /// `None` unless it completed: then all that was offered was taken.
     outcome: Option<i32>,
 }
 
@@ -162,7 +164,9 @@ const NOTE: u32 = 4;
 /// The one buffer group of a ring.
 const GROUP: u16 = 0;
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL;
-/// Rounds in which what is cancelled may complete when the ring is dropped.
+/// The most that the kernel sends in one call; it takes no notice of more.
+const MOST_SENT: usize = 0x7fff_f000;
+/// Rounds without progress after which what was cancelled is given up when the ring is dropped.
 const LAST_ROUNDS: usize = 16;
 
 impl CompletionRing {
@@ -245,7 +249,8 @@ impl CompletionRing {
     /// What the system says.
     pub fn send(&mut self, socket: &impl AsFd, payload: Payload, tag: u32) -> io::Result<()> {
         let index = u32::try_from(self.sends.len()).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let mut sending = Sending { tag, message: None, payload, outcome: None };
+        let offered = payload.len().min(MOST_SENT);
+        let mut sending = Sending { tag, message: None, payload, offered, outcome: None };
         // Moving the payload, as the vector does when it grows, does not move its bytes: they are in the pool or on
         // the heap.
         let entry = match &sending.payload {
@@ -285,7 +290,7 @@ impl CompletionRing {
         completions.append(&mut self.completed);
         completions.extend(self.sends.drain(..).map(|sending| {
             let result = match sending.outcome {
-                None => Ok(sending.payload.len()),
+                None => Ok(sending.offered),
                 Some(outcome) => outcome_of(outcome),
             };
             Completion::Sent { tag: sending.tag, result, payload: sending.payload }
@@ -378,10 +383,14 @@ impl Drop for CompletionRing {
         let everything = opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::any()).build();
         let cancelled = self.push(&everything.user_data(user_data(NOTE, 0)));
         let mut last = Vec::new();
-        for _ in 0..LAST_ROUNDS {
-            if cancelled.is_err() || self.wait(&mut last, Some(Duration::ZERO)).is_err() || self.in_flight == 0 {
+        let mut rounds = 0;
+        while cancelled.is_ok() && self.in_flight > 0 && rounds < LAST_ROUNDS {
+            let before = self.in_flight;
+            if self.wait(&mut last, Some(Duration::ZERO)).is_err() {
                 break;
             }
+            // The kernel does some at a time.
+            rounds = if self.in_flight < before { 0 } else { rounds + 1 };
         }
         drop(last);
         // SAFETY: the ring is not used after this.
@@ -458,7 +467,7 @@ fn fd(descriptor: &impl AsFd) -> Fd {
 }
 
 fn send(socket: Fd, bytes: &[u8]) -> squeue::Entry {
-    opcode::Send::new(socket, bytes.as_ptr(), bytes.len() as u32).flags(SEND_FLAGS).build()
+    opcode::Send::new(socket, bytes.as_ptr(), bytes.len().min(MOST_SENT) as u32).flags(SEND_FLAGS).build()
 }
 
 fn user_data(kind: u32, tag: u32) -> u64 {
