@@ -114,7 +114,7 @@ impl Figures {
     }
 }
 
-/// The head of the table of which [`line`] makes a row.
+/// The head of the table of which `line` makes a row.
 pub(crate) const HEAD: &str = "| load | peers | server | packets/s | lost | calls/packet | CPU µs/packet | CPU |
 |---|--:|---|--:|--:|--:|--:|--:|";
 

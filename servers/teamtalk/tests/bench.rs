@@ -71,7 +71,9 @@ fn a_load_of_messages_tells_what_it_measured_and_balances_its_books() {
     ] {
         assert!(number(&report, figure) > 0 || figure[0].starts_with("latency"), "{figure:?} in {report:#}");
     }
-    assert_eq!(report["limited_by"], Value::Null, "no limit was near");
+    // A fast machine reaches the limit, and is told its name.
+    let limit = &report["limited_by"];
+    assert!(limit.is_null() || limit.as_str().is_some_and(|why| why.contains("messages_per_second")), "{limit}");
 }
 
 #[test]

