@@ -145,7 +145,7 @@ impl<S: 'static> Session<S> {
         self.inner.core.borrow().conn.as_ref().and_then(|conn| conn.peer_addr().inet())
     }
 
-    /// How fast the server reads messages from this session; None if it has not said.
+    /// How fast the server reads messages from this connection; None if it has not said.
     pub fn send_limit(&self) -> Option<SendLimit> {
         self.inner.core.borrow().send_limit
     }

@@ -59,7 +59,8 @@ fn assert_balanced(report: &Value, receivers: u64) {
 #[test]
 fn a_load_of_messages_tells_what_it_measured_and_balances_its_books() {
     let place = Place::new("messages");
-    let report = report(&bench(&place, &["messages", "--pairs", "3", "--depth", "4", "--seconds", "1"], &[]));
+    let report =
+        report(&bench(&place, &["messages", "--pairs", "3", "--depth", "4", "--seconds", "1", "--rate", "300"], &[]));
     assert_balanced(&report, 1);
     for figure in [
         &["acks_per_second"][..],
@@ -71,9 +72,7 @@ fn a_load_of_messages_tells_what_it_measured_and_balances_its_books() {
     ] {
         assert!(number(&report, figure) > 0 || figure[0].starts_with("latency"), "{figure:?} in {report:#}");
     }
-    // A fast machine reaches the limit, and is told its name.
-    let limit = &report["limited_by"];
-    assert!(limit.is_null() || limit.as_str().is_some_and(|why| why.contains("messages_per_second")), "{limit}");
+    assert_eq!(report["limited_by"], Value::Null, "no limit was near");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! it knows what is on disk (G1, G7).
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ const CHECKPOINT_AFTER: usize = 4 << 20;
 
 /// A journal with more pages than this begins anew even if readers have to wait for that.
 const JOURNAL_PAGES: i64 = 4_096;
+
+/// SQLite's journal, beside the database.
+const JOURNAL: &str = "teamtalk.db-wal";
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -122,6 +126,11 @@ impl Writer {
         let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string());
         let mut db = open_serving(&self.directory).map_err(|error| failed(&error))?;
         checkpoint(&db, "TRUNCATE").map_err(|error| store_error(&error))?;
+        // That the journal is empty must be on disk as well: frames whose sync failed may be missing in it, and
+        // what is left before them would hide newer pages of the database. SQLite does not sync this.
+        File::open(self.directory.join(JOURNAL))
+            .and_then(|journal| journal.sync_all())
+            .map_err(|error| failed(&error))?;
         if schema::version(&db).map_err(|error| store_error(&error))? != schema::VERSION {
             return Err(StoreError::Failed("the database was replaced".to_owned()));
         }
