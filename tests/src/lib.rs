@@ -27,7 +27,7 @@ pub use disk::{Mounted, small_disk};
 pub use pdu::{HEADER_LEN, Pdu, pack, pack_with_length};
 pub use proxy::Proxy;
 pub use random::Random;
-pub use server::{Dev, Exit, Home, Server, free_port_base, http, http_get, run, run_with_input};
+pub use server::{Dev, Exit, Home, Server, free_address, free_port_base, http, http_get, run, run_with_input};
 
 use std::time::{Duration, Instant};
 

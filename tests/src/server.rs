@@ -4,10 +4,11 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
+        Mutex,
         atomic::{AtomicU32, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError},
     },
@@ -330,11 +331,13 @@ impl Dev {
     }
 }
 
+/// Ports that one [`free_port_base`] stands for: more than the largest offset.
+const STEP: u32 = 64;
+
 /// A `--port-base` whose ports are free and stay so: below the range from which the system hands out
-/// ports, and given to one test only.
+/// ports, so that no connection takes one meanwhile, and given to one test only.
 pub fn free_port_base() -> u16 {
     const RANGE: std::ops::Range<u32> = 12_000..32_000;
-    const STEP: u32 = 64; // more than the largest offset
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let slots = (RANGE.end - RANGE.start) / STEP;
     // Two test processes at a time begin in different places.
@@ -347,6 +350,17 @@ pub fn free_port_base() -> u16 {
         }
     }
     panic!("no {STEP} free ports in a row in {RANGE:?}")
+}
+
+/// An address for a server that starts later, or again: a port of [`free_port_base`].
+pub fn free_address() -> SocketAddr {
+    static LEFT: Mutex<std::ops::Range<u16>> = Mutex::new(0..0);
+    let mut left = LEFT.lock().expect("no test panics in here");
+    if left.is_empty() {
+        let base = free_port_base();
+        *left = base..base + STEP as u16;
+    }
+    (Ipv4Addr::LOCALHOST, left.next().expect("some are left")).into()
 }
 
 /// The whole answer to one GET, head and body.

@@ -2,11 +2,11 @@
 //! two db-proxy servers, of which one db-proxy stands by), started in the least helpful order. They find each other
 //! directly, or through a proxy that breaks their links.
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, ops::RangeFrom, process::Command, sync::Mutex};
+use std::{collections::BTreeMap, fs, net::SocketAddr, process::Command, sync::Mutex};
 
 use rustix::process::Signal;
 use tt_tests::{
-    Account, Class, Client, Home, Proxy, Server, binaries, eventually, faults::FaultyDisk, free_port_base, http_get,
+    Account, Class, Client, Home, Proxy, Server, binaries, eventually, faults::FaultyDisk, free_address, http_get,
     run_with_input,
 };
 
@@ -28,8 +28,6 @@ pub(crate) struct Fleet {
     pub(crate) proxy: Option<Proxy>,
     /// What the db-proxies write to.
     pub(crate) disk: Option<FaultyDisk>,
-    /// Those that no server of it has had.
-    ports: Mutex<RangeFrom<u16>>,
     /// The ports of each server that nobody needs to know.
     own: Mutex<BTreeMap<String, SocketAddr>>,
     servers: Mutex<BTreeMap<String, Server>>,
@@ -60,29 +58,19 @@ impl Fleet {
     }
 
     fn start_on(names: &[&str], proxy: Option<Proxy>, disk: impl FnOnce(&Home) -> Option<FaultyDisk>) -> Self {
-        // Ports that the system gives to nobody else meanwhile: some are bound late, and again after a kill.
-        let mut ports = free_port_base()..;
-        let mut any = |()| SocketAddr::from(([127, 0, 0, 1], ports.next().expect("64 of them")));
+        let any = |()| free_address();
         let at = Addresses {
-            login_http: [(); 2].map(&mut any),
-            login_msg: [(); 2].map(&mut any),
-            route: [(); 2].map(&mut any),
-            db: [(); 2].map(&mut any),
-            msg: [(); 3].map(&mut any),
+            login_http: [(); 2].map(any),
+            login_msg: [(); 2].map(any),
+            route: [(); 2].map(any),
+            db: [(); 2].map(any),
+            msg: [(); 3].map(any),
         };
         let home = Home::new();
         fs::create_dir(home.data()).expect("a temporary directory");
         let disk = disk(&home);
-        let mut fleet = Self {
-            home,
-            at,
-            proxy,
-            disk,
-            ports: Mutex::new(ports),
-            own: Mutex::default(),
-            servers: Mutex::default(),
-            people: Vec::new(),
-        };
+        let mut fleet =
+            Self { home, at, proxy, disk, own: Mutex::default(), servers: Mutex::default(), people: Vec::new() };
         for place in 0..3 {
             fleet.launch("msg", place);
         }
@@ -156,10 +144,7 @@ impl Fleet {
     /// A port of a server that is the same after each start.
     fn own(&self, name: &str) -> SocketAddr {
         let mut own = self.own.lock().expect("as below");
-        *own.entry(name.to_owned()).or_insert_with(|| {
-            let port = self.ports.lock().expect("as below").next().expect("64 of them");
-            SocketAddr::from(([127, 0, 0, 1], port))
-        })
+        *own.entry(name.to_owned()).or_insert_with(free_address)
     }
 
     fn metrics(&self, name: &str) -> SocketAddr {

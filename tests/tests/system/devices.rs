@@ -11,9 +11,9 @@ use tt_proto::{
     },
     pdu::MAX_VOICE,
 };
-use tt_tests::{Account, Class, Client, Home, Server, binaries, command, eventually, run_with_input};
+use tt_tests::{Account, Class, Client, Home, Server, binaries, command, eventually, free_address, run_with_input};
 
-use super::roles::{free_address, launch, list, text};
+use super::roles::{launch, list, text};
 
 const VOICE: i32 = 2;
 /// Announces that the client understands an ack that says no.

@@ -15,15 +15,9 @@ use std::{
 
 use tt_proto::im::{base_define::UserInfo, server};
 use tt_tests::{
-    Account, Class, Client, Home, PATIENCE, Server, binaries, command, eventually, http_get, pack, run, run_with_input,
+    Account, Class, Client, Home, PATIENCE, Server, binaries, command, eventually, free_address, http_get, pack, run,
+    run_with_input,
 };
-
-/// A free port: bound for a moment and given back. A listener leaves no state behind, so the next
-/// bind succeeds unless another process is quicker.
-pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound")
-}
 
 /// A role's printed default configuration with the values of some keys replaced.
 pub(crate) fn configuration(role: &str, changes: &[(&str, String)]) -> String {

@@ -84,11 +84,10 @@ pub(crate) struct Target {
         value_name = "DIR",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "",
         conflicts_with_all = ["server", "data", "accounts", "metrics"],
         help_heading = "The system"
     )]
-    own: Option<PathBuf>,
+    own: Option<Option<PathBuf>>,
 
     /// Print the outcome as JSON
     #[arg(long)]
@@ -120,7 +119,7 @@ impl Target {
     /// Finds or starts the system and has `count` accounts ready.
     fn prepare(&self, count: usize) -> Outcome<System> {
         if let Some(place) = &self.own {
-            let place = if place.as_os_str().is_empty() { std::env::temp_dir() } else { place.clone() };
+            let place = place.clone().unwrap_or_else(std::env::temp_dir);
             let own = OwnSystem::start(&place)?;
             return Ok(System {
                 server: own.login().into(),
