@@ -44,21 +44,30 @@ const KEPT_CAPACITY: usize = 64 << 10;
 /// # drop(theirs);
 /// # Ok::<(), std::io::Error>(())
 /// ```
+///
+/// Answers that are copies and nothing else, as most are, are dealt with in this one cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct OutputBuffer {
+    /// Bytes that wait, those of files and those that a back end has included.
+    len: u64,
     /// So many of the copied bytes come before all pieces. Mostly they are all there is.
     lead: usize,
-    pieces: VecDeque<Piece>,
     /// The bytes of `lead` and of all [`Piece::Copied`], from `copied_start` on.
     copied: Vec<u8>,
     copied_start: usize,
-    /// Of all pieces.
-    len: u64,
-    /// Of the pieces that are in memory.
-    in_memory: usize,
     /// So many bytes may leave until it is set anew.
     allowance: u64,
-    /// Taken out by `take` and still counted in `len` and `in_memory`.
+    /// What is behind `lead`; kept for its memory.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    pieces: VecDeque<Piece>,
+    /// Bytes of the pieces that are in memory, and of `in_flight`.
+    in_memory: usize,
+    /// Taken out by `take` and still counted in `len`.
     in_flight: usize,
 }
 
@@ -96,16 +105,7 @@ pub struct Progress {
 impl OutputBuffer {
     /// Empty.
     pub const fn new() -> Self {
-        Self {
-            lead: 0,
-            pieces: VecDeque::new(),
-            copied: Vec::new(),
-            copied_start: 0,
-            len: 0,
-            in_memory: 0,
-            allowance: u64::MAX,
-            in_flight: 0,
-        }
+        Self { len: 0, lead: 0, copied: Vec::new(), copied_start: 0, allowance: u64::MAX, rest: None }
     }
 
     /// Bytes that wait, those of files included.
@@ -114,13 +114,25 @@ impl OutputBuffer {
     }
 
     /// Bytes that wait in memory: what a limit on memory counts.
-    pub const fn in_memory(&self) -> usize {
-        self.in_memory
+    pub fn in_memory(&self) -> usize {
+        if self.is_lead_only() { self.lead } else { self.lead + self.rest.as_ref().map_or(0, |rest| rest.in_memory) }
     }
 
     /// Whether none waits.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    const fn is_lead_only(&self) -> bool {
+        self.lead as u64 == self.len
+    }
+
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
+    }
+
+    fn front(&self) -> Option<&Piece> {
+        self.rest.as_ref()?.pieces.front()
     }
 
     /// Appends a piece, which is shared and not copied.
@@ -129,8 +141,9 @@ impl OutputBuffer {
             return;
         }
         self.len += piece.len() as u64;
-        self.in_memory += piece.len();
-        self.pieces.push_back(Piece::Shared(piece));
+        let rest = self.rest();
+        rest.in_memory += piece.len();
+        rest.pieces.push_back(Piece::Shared(piece));
     }
 
     /// Appends a copy of `bytes`. Copies that follow each other become one piece.
@@ -138,14 +151,18 @@ impl OutputBuffer {
         if bytes.is_empty() {
             return;
         }
-        self.len += bytes.len() as u64;
-        self.in_memory += bytes.len();
         self.copied.extend_from_slice(bytes);
-        match self.pieces.back_mut() {
-            None => self.lead += bytes.len(),
-            Some(Piece::Copied(len)) => *len += bytes.len(),
-            Some(_) => self.pieces.push_back(Piece::Copied(bytes.len())),
+        if self.is_lead_only() || self.front().is_none() {
+            self.lead += bytes.len();
+        } else {
+            let rest = self.rest();
+            rest.in_memory += bytes.len();
+            match rest.pieces.back_mut() {
+                Some(Piece::Copied(len)) => *len += bytes.len(),
+                _ => rest.pieces.push_back(Piece::Copied(bytes.len())),
+            }
         }
+        self.len += bytes.len() as u64;
     }
 
     /// Appends `len` bytes of a file from `offset` on. They are read when their turn comes; a
@@ -153,28 +170,32 @@ impl OutputBuffer {
     pub fn push_file(&mut self, file: Rc<OwnedFd>, offset: u64, len: u64) {
         if len > 0 {
             self.len += len;
-            self.pieces.push_back(Piece::File(FilePart { file, offset, len }));
+            self.rest().pieces.push_back(Piece::File(FilePart { file, offset, len }));
         }
     }
 
     /// Drops everything, and keeps a little memory for the next time.
+    #[inline(always)]
     pub fn clear(&mut self) {
-        if !self.pieces.is_empty() {
-            self.pieces.clear();
+        if !self.is_lead_only() || self.copied.capacity() > KEPT_CAPACITY {
+            self.clear_rest();
         }
         self.copied.clear();
-        if self.copied.capacity() > KEPT_CAPACITY {
-            self.copied = Vec::new();
-        }
-        if self.pieces.capacity() > MAX_PIECES {
-            self.pieces = VecDeque::new();
-        }
-        self.lead = 0;
         self.copied_start = 0;
+        self.lead = 0;
         self.len = 0;
-        self.in_memory = 0;
         self.allowance = u64::MAX;
-        self.in_flight = 0;
+    }
+
+    #[cold]
+    fn clear_rest(&mut self) {
+        self.copied.clear();
+        self.copied.shrink_to(KEPT_CAPACITY);
+        if let Some(rest) = &mut self.rest {
+            rest.pieces.clear();
+            rest.pieces.shrink_to(MAX_PIECES);
+            (rest.in_memory, rest.in_flight) = (0, 0);
+        }
     }
 
     /// Lets so many bytes leave and then no more, until it is called again.
@@ -192,40 +213,46 @@ impl OutputBuffer {
     /// # Errors
     ///
     /// Those of the stream, and of a file at the front. "Would block" is none.
+    #[inline(always)]
     pub fn write_to(&mut self, stream: &Stream) -> io::Result<Progress> {
-        if self.allowance == 0 {
+        if !self.is_lead_only() || self.allowance != u64::MAX {
+            return self.write_pieces(stream);
+        }
+        let offered = &self.copied[self.copied_start..][..self.lead];
+        if offered.is_empty() {
             return Ok(Progress { written: 0, blocked: false });
         }
+        let len = offered.len();
+        let written = or_blocked(stream.write(offered))?;
+        self.advance(written);
+        Ok(Progress { written, blocked: written < len })
+    }
+
+    #[inline(never)]
+    fn write_pieces(&mut self, stream: &Stream) -> io::Result<Progress> {
         let mut is_file = false;
-        let (offered, result) = match self.pieces.front() {
-            None => {
-                let offered = &self.copied[self.copied_start..][..self.allowed(self.lead)];
-                if offered.is_empty() {
-                    return Ok(Progress { written: 0, blocked: false });
-                }
-                (offered.len(), stream.write(offered))
-            }
-            Some(_) if self.lead > 0 => self.write_vectored(stream),
-            Some(Piece::File(part)) => {
+        let (offered, result) = match self.front() {
+            _ if self.allowance == 0 || self.is_empty() => return Ok(Progress { written: 0, blocked: false }),
+            Some(Piece::File(part)) if self.lead == 0 => {
                 is_file = true;
                 let offered = self.allowed(part.len.min(FILE_CHUNK) as usize);
                 (offered, send_file(stream, part, offered))
             }
-            Some(Piece::Shared(bytes)) if self.pieces.len() == 1 => {
+            Some(Piece::Shared(bytes)) if self.is_one_piece() => {
                 let offered = &bytes[..self.allowed(bytes.len())];
                 (offered.len(), stream.write(offered))
             }
-            Some(_) => self.write_vectored(stream),
+            _ => self.write_vectored(stream),
         };
-        let written = match result {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
+        let written = or_blocked(result)?;
         self.advance(written);
         // Of a file less may leave because there is no more of it, and then room is never announced.
         let blocked = if is_file { written == 0 } else { written < offered };
         Ok(Progress { written, blocked })
+    }
+
+    fn is_one_piece(&self) -> bool {
+        self.lead == 0 && self.rest.as_ref().is_some_and(|rest| rest.pieces.len() == 1)
     }
 
     fn write_vectored(&self, stream: &Stream) -> (usize, io::Result<usize>) {
@@ -233,7 +260,7 @@ impl OutputBuffer {
         let (mut offered, mut count) = (0, 0);
         let (lead, mut copied) = self.copied[self.copied_start..].split_at(self.lead);
         let lead = (!lead.is_empty()).then_some(lead);
-        let pieces = self.pieces.iter().map_while(|piece| match piece {
+        let pieces = self.rest.iter().flat_map(|rest| &rest.pieces).map_while(|piece| match piece {
             Piece::Shared(bytes) => Some(&bytes[..]),
             Piece::Copied(len) => copied.split_off(..*len),
             Piece::File(_) => None,
@@ -257,16 +284,17 @@ impl OutputBuffer {
     /// Those of reading a file.
     pub fn chunk(&mut self) -> io::Result<&[u8]> {
         if self.lead == 0
-            && let Some(Piece::File(part)) = self.pieces.front_mut()
+            && let Some(rest) = &mut self.rest
+            && let Some(Piece::File(part)) = rest.pieces.front_mut()
         {
             let bytes = load(part)?;
-            self.in_memory += bytes.len();
+            rest.in_memory += bytes.len();
             if part.len == 0 {
-                self.pieces.pop_front();
+                rest.pieces.pop_front();
             }
-            self.pieces.push_front(Piece::Shared(bytes));
+            rest.pieces.push_front(Piece::Shared(bytes));
         }
-        let chunk: &[u8] = match self.pieces.front() {
+        let chunk: &[u8] = match self.front() {
             _ if self.lead > 0 => &self.copied[self.copied_start..][..self.lead],
             Some(Piece::Shared(bytes)) => bytes,
             Some(Piece::Copied(len)) => &self.copied[self.copied_start..][..*len],
@@ -276,10 +304,17 @@ impl OutputBuffer {
     }
 
     /// Forgets the first `count` bytes: they were written, or encoded.
+    #[inline(always)]
     pub fn advance(&mut self, count: usize) {
         if count as u64 >= self.len {
-            return self.clear();
+            self.clear();
+        } else {
+            self.advance_within(count);
         }
+    }
+
+    #[inline(never)]
+    fn advance_within(&mut self, count: usize) {
         self.len -= count as u64;
         if self.allowance != u64::MAX {
             self.allowance = self.allowance.saturating_sub(count as u64);
@@ -287,22 +322,22 @@ impl OutputBuffer {
         let lead = count.min(self.lead);
         self.lead -= lead;
         self.copied_start += lead;
-        self.in_memory -= lead;
         let mut left = count - lead;
         while left > 0 {
-            let Some(piece) = self.pieces.front_mut() else { return };
+            let Some(rest) = &mut self.rest else { return };
+            let Some(piece) = rest.pieces.front_mut() else { return };
             let (taken, used_up) = match piece {
                 Piece::Shared(bytes) => {
                     let taken = left.min(bytes.len());
                     bytes.advance(taken);
-                    self.in_memory -= taken;
+                    rest.in_memory -= taken;
                     (taken, bytes.is_empty())
                 }
                 Piece::Copied(len) => {
                     let taken = left.min(*len);
                     *len -= taken;
                     self.copied_start += taken;
-                    self.in_memory -= taken;
+                    rest.in_memory -= taken;
                     (taken, *len == 0)
                 }
                 Piece::File(part) => {
@@ -314,7 +349,7 @@ impl OutputBuffer {
             };
             left -= taken;
             if used_up {
-                self.pieces.pop_front();
+                rest.pieces.pop_front();
             }
         }
         self.compact();
@@ -331,39 +366,42 @@ impl OutputBuffer {
     /// Takes out what is next, at most 64 pieces of it, for a back end that sends it. It counts as waiting until
     /// [`sent`](Self::sent), and nothing else may leave meanwhile. None if a part of a file is next, or nothing.
     pub(crate) fn take(&mut self) -> Option<Payload> {
-        let payload = match self.pieces.front() {
+        let payload = match self.front() {
             None | Some(Piece::File(_)) if self.lead == 0 => return None,
             None => {
                 self.copied.drain(..self.copied_start);
-                (self.lead, self.copied_start) = (0, 0);
+                self.copied_start = 0;
+                let lead = std::mem::take(&mut self.lead);
+                self.rest().in_memory += lead;
                 Payload::Owned(std::mem::take(&mut self.copied))
             }
-            Some(Piece::Shared(_)) if self.lead == 0 && self.pieces.len() == 1 => match self.pieces.pop_front() {
+            Some(Piece::Shared(_)) if self.is_one_piece() => match self.rest().pieces.pop_front() {
                 Some(Piece::Shared(bytes)) => Payload::Shared(bytes),
                 _ => return None,
             },
             Some(_) => Payload::Parts(self.take_parts()),
         };
-        self.in_flight = payload.len();
+        self.rest().in_flight = payload.len();
         Some(payload)
     }
 
     fn take_parts(&mut self) -> Vec<Bytes> {
-        let mut parts = Vec::with_capacity(self.pieces.len().min(MAX_PIECES) + 1);
+        let Some(rest) = &mut self.rest else { return Vec::new() };
+        let mut parts = Vec::with_capacity(rest.pieces.len().min(MAX_PIECES) + 1);
         let lead = std::mem::take(&mut self.lead);
         if lead > 0 {
-            parts.push(Bytes::copy_from_slice(&self.copied[self.copied_start..][..lead]));
-            self.copied_start += lead;
+            rest.pieces.push_front(Piece::Copied(lead));
+            rest.in_memory += lead;
         }
         while parts.len() < MAX_PIECES {
-            match self.pieces.pop_front() {
+            match rest.pieces.pop_front() {
                 Some(Piece::Shared(bytes)) => parts.push(bytes),
                 Some(Piece::Copied(len)) => {
                     parts.push(Bytes::copy_from_slice(&self.copied[self.copied_start..][..len]));
                     self.copied_start += len;
                 }
                 Some(file @ Piece::File(_)) => {
-                    self.pieces.push_front(file);
+                    rest.pieces.push_front(file);
                     break;
                 }
                 None => break,
@@ -375,14 +413,16 @@ impl OutputBuffer {
 
     /// The first `count` bytes of what [`take`](Self::take) gave have been sent; the rest waits again.
     pub(crate) fn sent(&mut self, count: usize, payload: Payload) {
-        let taken = std::mem::take(&mut self.in_flight);
+        let rest = self.rest();
+        let taken = std::mem::take(&mut rest.in_flight);
         let count = count.min(taken);
+        rest.in_memory -= count;
         self.len -= count as u64;
-        self.in_memory -= count;
         if count < taken {
             return self.put_back(count, payload);
         }
         if self.len == 0 {
+            self.clear_rest();
             self.clear();
         }
         if let Payload::Owned(mut bytes) = payload
@@ -403,32 +443,43 @@ impl OutputBuffer {
             Payload::Received(_) => return, // is never taken out of here
         };
         let lead = std::mem::take(&mut self.lead);
+        let rest = self.rest();
         if lead > 0 {
-            self.pieces.push_front(Piece::Copied(lead));
+            rest.pieces.push_front(Piece::Copied(lead));
+            rest.in_memory += lead;
         }
-        let mut rest = Vec::new();
+        let mut left = Vec::new();
         for mut part in parts {
             let skipped = skip.min(part.len());
             skip -= skipped;
             part.advance(skipped);
             if !part.is_empty() {
-                rest.push(Piece::Shared(part));
+                left.push(Piece::Shared(part));
             }
         }
-        for piece in rest.into_iter().rev() {
-            self.pieces.push_front(piece);
+        for piece in left.into_iter().rev() {
+            rest.pieces.push_front(piece);
         }
     }
 
     /// How much of what waits in memory a back end has.
-    pub(crate) const fn in_flight(&self) -> usize {
-        self.in_flight
+    pub(crate) fn in_flight(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| rest.in_flight)
     }
 }
 
 impl Default for OutputBuffer {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// "Would block" is no bytes.
+#[inline(always)]
+fn or_blocked(written: io::Result<usize>) -> io::Result<usize> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+        written => written,
     }
 }
 
@@ -574,7 +625,7 @@ mod tests {
         let (stream, mut peer) = pair();
         let mut output = OutputBuffer::new();
         (0..100).for_each(|n| output.push_slice(&numbered(n * 3, 3)));
-        assert!(output.pieces.is_empty());
+        assert!(output.is_lead_only());
         assert_eq!(output.write_to(&stream).unwrap(), Progress { written: 300, blocked: false });
         let mut received = [0; 300];
         peer.read_exact(&mut received).unwrap();

@@ -84,29 +84,34 @@ pub(crate) mod flag {
     /// The back end has seen the end of the input; what comes before it may wait in the tail.
     pub(crate) const ENDED: u32 = 1 << 20;
 
+    /// It has a rate or a limit of input: bytes are accounted for.
+    pub(crate) const METERED: u32 = 1 << 21;
+
     /// Any of these, and nothing is read.
     pub(crate) const NO_READING: u32 = PAUSED | PAUSED_BY_OUTPUT | PAUSED_BY_RATE;
 }
 
-/// Every byte here is paid for by each idle connection: `tests/memory.rs` counts them.
+/// Every byte here is paid for by each idle connection: `tests/memory.rs` counts them. What each request touches comes
+/// first, side by side, since the kernel has the caches to itself between one call and the next.
+#[repr(C)]
 pub(crate) struct Inner {
     pub(crate) token: Token,
+    pub(crate) flags: Cell<u32>,
+    pub(crate) state: Cell<State>,
     pub(crate) group: Rc<Group>,
     pub(crate) transport: RefCell<Transport>,
     /// Taken from the loop's spare ones while something is queued.
     output: RefCell<Option<Box<OutputBuffer>>>,
-    pub(crate) reason: Cell<Option<Box<CloseReason>>>,
-    pub(crate) state: Cell<State>,
-    pub(crate) flags: Cell<u32>,
-    /// Not known until a connect by name has found the address that answers.
-    pub(crate) peer: OnceCell<Address>,
-    /// In nanoseconds; 0 is none.
-    idle_timeout: Cell<u64>,
     /// In nanoseconds since the loop's epoch, as is the next.
     last_recv: Cell<u64>,
     last_send: Cell<u64>,
     pub(crate) bytes_in: Cell<u64>,
     pub(crate) bytes_out: Cell<u64>,
+    /// In nanoseconds; 0 is none.
+    idle_timeout: Cell<u64>,
+    pub(crate) reason: Cell<Option<Box<CloseReason>>>,
+    /// Not known until a connect by name has found the address that answers.
+    pub(crate) peer: OnceCell<Address>,
 }
 
 /// The handle of a stream connection. Cloning shares it (the C++ `AddRef`),
@@ -141,7 +146,10 @@ impl Conn {
     ) -> Self {
         let now = group.shared.nanos.get();
         let idle_timeout = Cell::new(in_nanos(group.options.idle_timeout));
-        let flags = Cell::new(if transport.is_layered() { flag::LAYERED } else { 0 });
+        let mut flags = if transport.is_layered() { flag::LAYERED } else { 0 };
+        if group.options.meters() {
+            flags |= flag::METERED;
+        }
         group.live.set(group.live.get() + 1);
         Self(Rc::new(Inner {
             token,
@@ -150,7 +158,7 @@ impl Conn {
             output: RefCell::new(None),
             reason: Cell::new(None),
             state: Cell::new(state),
-            flags,
+            flags: Cell::new(flags),
             peer: peer.map_or_else(OnceCell::new, OnceCell::from),
             idle_timeout,
             last_recv: Cell::new(now),
@@ -221,14 +229,19 @@ impl Conn {
             return Err(SendError::Closed);
         }
         let mut output = inner.output.borrow_mut();
-        // What the back end has is out of its way by the next tick, unless the peer is slow: then it comes back.
-        let queued = output.as_ref().map_or(0, |output| output.in_memory() - output.in_flight());
-        if queued > 0 && queued + len > group.most_queued {
-            drop(output);
-            self.make_room(len)?;
-            output = inner.output.borrow_mut();
+        if let Some(waiting) = &*output {
+            // What the back end has is out of its way by the next tick, unless the peer is slow: then it comes back.
+            let queued = waiting.in_memory() - waiting.in_flight();
+            if queued > 0 && queued + len > group.most_queued {
+                drop(output);
+                self.make_room(len)?;
+                output = inner.output.borrow_mut();
+            }
         }
-        let buffer = output.get_or_insert_with(|| group.shared.take_buffer());
+        if output.is_none() {
+            *output = Some(group.shared.take_buffer());
+        }
+        let Some(buffer) = &mut *output else { return Ok(()) };
         push(buffer);
         if buffer.is_empty() {
             // Nothing was sent, and *Flush* would not see to it.
@@ -236,10 +249,8 @@ impl Conn {
             self.clear_output();
             return Ok(());
         }
-        let in_memory = buffer.in_memory();
-        drop(output);
         inner.last_send.set(group.shared.nanos.get());
-        if group.options.policy == OutputPolicy::Pause && in_memory >= group.options.high_water {
+        if group.options.policy == OutputPolicy::Pause && buffer.in_memory() >= group.options.high_water {
             // Now, not in *Flush*: what is left of this tick's input would go on.
             self.set(flag::PAUSED_BY_OUTPUT);
         }
@@ -272,57 +283,82 @@ impl Conn {
 
     /// Writes what is queued, about `budget` bytes of it, until the socket takes no
     /// more; returns how much. An error ends the connection.
+    #[inline(always)]
     pub(crate) fn write_now(&self, budget: u64) -> u64 {
         let inner = &self.0;
         if matches!(inner.state.get(), State::Connecting | State::Handshaking) {
             return 0;
         }
-        let mut total = 0;
-        let mut failure = None;
-        {
-            let mut output = inner.output.borrow_mut();
-            let mut transport = inner.transport.borrow_mut();
-            while total < budget && !self.has(flag::BLOCKED | flag::SENDING) {
-                let outcome = match &mut *output {
-                    Some(output) if !output.is_empty() => transport.write(output),
-                    _ if transport.pending() > 0 => transport.write(&mut OutputBuffer::new()),
-                    _ => break,
-                };
-                match outcome {
-                    Ok(progress) => {
-                        total += progress.written as u64;
-                        if !self.has(flag::LAYERED) && output.as_ref().is_none_or(|output| output.is_empty()) {
-                            break;
-                        }
-                        if progress.blocked {
-                            self.set(flag::BLOCKED);
-                        } else if progress.written == 0 && transport.pending() == 0 {
-                            break; // it may not go on for now
-                        }
-                    }
-                    Err(error) => {
-                        failure = Some(error);
-                        break;
-                    }
+        let mut written = 0;
+        let outcome = if self.has(flag::LAYERED) {
+            self.write_layered(budget, &mut written)
+        } else {
+            self.write_plain(budget, &mut written)
+        };
+        inner.bytes_out.set(inner.bytes_out.get() + written);
+        inner.group.shared.bytes_out.set(inner.group.shared.bytes_out.get() + written);
+        if let Err(error) = outcome {
+            self.write_failed(&error);
+        }
+        written
+    }
+
+    #[inline(always)]
+    fn write_plain(&self, budget: u64, written: &mut u64) -> io::Result<()> {
+        let mut slot = self.0.output.borrow_mut();
+        let Some(output) = &mut *slot else { return Ok(()) };
+        let transport = self.0.transport.borrow();
+        let Some(stream) = transport.stream() else { return Err(io::ErrorKind::NotConnected.into()) };
+        while *written < budget && !self.has(flag::BLOCKED | flag::SENDING) {
+            let progress = output.write_to(stream)?;
+            *written += progress.written as u64;
+            if output.is_empty() {
+                if let Some(output) = slot.take() {
+                    self.0.group.shared.give_back(output);
                 }
+                break;
             }
-            if output.as_ref().is_some_and(|output| output.is_empty())
-                && let Some(output) = output.take()
-            {
-                inner.group.shared.give_back(output);
+            if progress.blocked {
+                self.set(flag::BLOCKED);
+            } else if progress.written == 0 {
+                break; // it may not go on for now
             }
         }
-        inner.bytes_out.set(inner.bytes_out.get() + total);
-        inner.group.shared.bytes_out.set(inner.group.shared.bytes_out.get() + total);
-        if let Some(error) = failure {
-            let reason = match error.kind() {
-                // Of a file that is shorter than was said: no fault of the peer's.
-                io::ErrorKind::UnexpectedEof => CloseReason::Io(error.kind()),
-                _ => CloseReason::from_io(&error),
+        Ok(())
+    }
+
+    /// The layer's own bytes as well.
+    #[inline(never)]
+    fn write_layered(&self, budget: u64, written: &mut u64) -> io::Result<()> {
+        let mut slot = self.0.output.borrow_mut();
+        let mut transport = self.0.transport.borrow_mut();
+        while *written < budget && !self.has(flag::BLOCKED | flag::SENDING) {
+            let progress = match &mut *slot {
+                Some(output) if !output.is_empty() => transport.write(output)?,
+                _ if transport.pending() > 0 => transport.write(&mut OutputBuffer::new())?,
+                _ => break,
             };
-            self.end(reason, true);
+            *written += progress.written as u64;
+            if progress.blocked {
+                self.set(flag::BLOCKED);
+            } else if progress.written == 0 && transport.pending() == 0 {
+                break; // it may not go on for now
+            }
         }
-        total
+        if let Some(output) = slot.take_if(|output| output.is_empty()) {
+            self.0.group.shared.give_back(output);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn write_failed(&self, error: &io::Error) {
+        let reason = match error.kind() {
+            // Of a file that is shorter than was said: no fault of the peer's.
+            io::ErrorKind::UnexpectedEof => CloseReason::Io(error.kind()),
+            _ => CloseReason::from_io(error),
+        };
+        self.end(reason, true);
     }
 
     /// Lets only so much of the output leave for now.
@@ -333,6 +369,7 @@ impl Conn {
     }
 
     /// Something is to be written, be it the layer's own.
+    #[inline(always)]
     pub(crate) fn has_output(&self) -> bool {
         self.queued() > 0 || (self.has(flag::LAYERED) && self.0.transport.borrow().pending() > 0)
     }
@@ -409,16 +446,23 @@ impl Conn {
         matches!(self.0.state.get(), State::Connecting | State::Handshaking | State::Open)
     }
 
+    /// Open, and nothing but to write is to be done about it, as fast as the socket takes it.
+    #[inline]
+    pub(crate) fn only_answers(&self) -> bool {
+        self.0.state.get() == State::Open && self.0.flags.get() == flag::MARKED
+    }
+
     /// Open, with nothing to write and nothing to be done about it.
+    #[inline(always)]
     pub(crate) fn is_at_rest(&self) -> bool {
-        let kind = flag::LAYERED | flag::COMPLETES | flag::MARKED;
+        let kind = flag::LAYERED | flag::COMPLETES | flag::METERED | flag::MARKED;
         self.0.state.get() == State::Open && self.0.flags.get() & !kind == 0 && !self.has_output()
     }
 
     /// Open, and all it has to write is with the back end.
     pub(crate) fn only_sends(&self) -> bool {
         let usual = flag::COMPLETES | flag::SENDING;
-        self.0.state.get() == State::Open && self.0.flags.get() & !flag::MARKED == usual
+        self.0.state.get() == State::Open && self.0.flags.get() & !(flag::MARKED | flag::METERED) == usual
     }
 
     /// Takes out output for the back end to send.
@@ -458,6 +502,13 @@ impl Conn {
         self.0.state.get() == State::Open && !self.has(flag::NO_READING | flag::REPLACED)
     }
 
+    /// Its turn to be read, by us, has come: it wants input and has had no turn in this *Ready*.
+    #[inline]
+    pub(crate) fn may_be_read(&self) -> bool {
+        let not = flag::READY | flag::VISITED | flag::COMPLETES | flag::EOF | flag::NO_READING | flag::REPLACED;
+        !self.has(not)
+    }
+
     /// The other end; [`Address::UNSPECIFIED`] until a connect by name has found it.
     pub fn peer_addr(&self) -> Address {
         self.0.peer.get().cloned().unwrap_or(Address::UNSPECIFIED)
@@ -486,6 +537,7 @@ impl Conn {
     }
 
     /// Bytes waiting to be sent, those of files included.
+    #[inline(always)]
     pub fn queued(&self) -> u64 {
         self.0.output.borrow().as_ref().map_or(0, |output| output.len())
     }

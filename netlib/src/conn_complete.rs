@@ -75,7 +75,7 @@ impl<S: 'static> Context<S> {
             Moved::Out { token, result, payload } => {
                 let Some(slot) = self.slots.conn_mut(token) else { return };
                 let conn = slot.conn.clone();
-                let watched = slot.handler.as_ref().is_some_and(|handler| handler.watches_flushes());
+                let watched = slot.watches_flushes;
                 Self::moved_out(&conn, result, payload);
                 if watched || !conn.is_at_rest() {
                     self.written(state, token, &conn);

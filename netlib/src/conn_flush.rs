@@ -28,9 +28,25 @@ impl<S: 'static> Context<S> {
 
     fn flush(&mut self, state: &mut S, token: Token) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
-        let conn = slot.conn.clone();
-        let watches = slot.handler.as_ref().is_some_and(|handler| handler.watches_flushes());
         let rests = slot.registered == Some(Interest::READABLE);
+        let answers = rests && !slot.watches_flushes && slot.conn.only_answers();
+        if answers {
+            slot.conn.write_now(FLUSH_BUDGET);
+            if slot.conn.is_at_rest() {
+                // It has answered and waits for the next request, as most do.
+                return slot.conn.clear(flag::MARKED);
+            }
+        }
+        self.attend(state, token, answers);
+    }
+
+    /// Whatever else it was marked for. `written`: its output has been offered to the socket.
+    #[inline(never)]
+    fn attend(&mut self, state: &mut S, token: Token, written: bool) {
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        let watches = slot.watches_flushes;
+        let rests = slot.registered == Some(Interest::READABLE);
+        let conn = slot.conn.clone();
         if conn.has(flag::COMPLETES) && self.phase == Phase::Ready {
             // In the middle of a batch: the back end sends with the next wait, so the last flush will do.
             return self.shared.marked.borrow_mut().push(token);
@@ -39,15 +55,14 @@ impl<S: 'static> Context<S> {
             if rests && conn.only_sends() && !conn.has_more_output() {
                 return conn.clear(flag::MARKED);
             }
-        } else if conn.queued() > 0 {
-            self.write(token, &conn);
-            if rests && !watches && conn.is_at_rest() {
-                // It has answered and waits for the next request, as most do.
-                return conn.clear(flag::MARKED);
-            }
-            self.written(state, token, &conn);
         } else if conn.has_output() {
-            conn.write_now(FLUSH_BUDGET);
+            let was_queued = conn.queued() > 0;
+            if !written {
+                self.write(token, &conn);
+            }
+            if was_queued {
+                self.written(state, token, &conn);
+            }
         }
         // Only now: what the callbacks above have changed is dealt with below, and
         // would cost a tick of its own if it were marked again.
@@ -92,19 +107,22 @@ impl<S: 'static> Context<S> {
     }
 
     fn watches_flushes(&mut self, token: Token) -> bool {
-        let slot = self.slots.conn_mut(token);
-        slot.and_then(|slot| slot.handler.as_ref()).is_some_and(|handler| handler.watches_flushes())
+        self.slots.conn_mut(token).is_some_and(|slot| slot.watches_flushes)
     }
 
+    #[inline]
     fn write(&mut self, token: Token, conn: &Conn) {
-        if conn.options().write_rate.is_none() {
-            conn.write_now(FLUSH_BUDGET);
-            return;
+        let mut budget = FLUSH_BUDGET;
+        let has_rate = conn.options().write_rate.is_some();
+        if has_rate {
+            let allowance = self.write_allowance(token, conn);
+            conn.allow_output(allowance);
+            budget = budget.min(allowance);
         }
-        let allowance = self.write_allowance(token, conn);
-        conn.allow_output(allowance);
-        let written = conn.write_now(allowance.min(FLUSH_BUDGET));
-        self.spend_write(token, written);
+        let written = conn.write_now(budget);
+        if has_rate {
+            self.spend_write(token, written);
+        }
     }
 
     /// An open connection goes back to waiting, for whatever it waits for now.

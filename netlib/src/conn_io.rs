@@ -34,20 +34,39 @@ impl<S: 'static> Context<S> {
         conn: &Conn,
         f: impl FnOnce(&mut dyn Handler<S>, &mut S, &mut Context<S>, &Conn) -> R,
     ) -> Option<R> {
-        let mut handler = self.slots.conn_mut(token)?.handler.take()?;
+        let handler = self.slots.conn_mut(token)?.handler.take()?;
+        self.call_taken(handler, state, token, conn, f)
+    }
+
+    #[inline(always)]
+    fn call_taken<R>(
+        &mut self,
+        mut handler: Box<dyn Handler<S>>,
+        state: &mut S,
+        token: Token,
+        conn: &Conn,
+        f: impl FnOnce(&mut dyn Handler<S>, &mut S, &mut Context<S>, &Conn) -> R,
+    ) -> Option<R> {
         let begun = self.begin_callback();
         let outcome = catch_unwind(AssertUnwindSafe(|| f(&mut *handler, state, self, conn)));
         self.end_callback(begun, "a handler", Some(token));
         if let Some(slot) = self.slots.conn_mut(token) {
             // Unless it was replaced while it ran.
-            slot.handler.get_or_insert(handler);
+            if slot.handler.is_none() {
+                slot.handler = Some(handler);
+            }
         }
         if outcome.is_err() {
-            log::error!("connection {token} to {}: its handler panicked", conn.peer_addr());
-            self.after_panic();
-            conn.end(CloseReason::HandlerPanic, true);
+            self.handler_panicked(token, conn);
         }
         outcome.ok()
+    }
+
+    #[cold]
+    fn handler_panicked(&mut self, token: Token, conn: &Conn) {
+        log::error!("connection {token} to {}: its handler panicked", conn.peer_addr());
+        self.after_panic();
+        conn.end(CloseReason::HandlerPanic, true);
     }
 
     /// [`call`](Self::call) of a callback that takes no input. If it replaced the
@@ -79,12 +98,12 @@ impl<S: 'static> Context<S> {
             _ => {}
         }
         match conn.0.state.get() {
+            State::Open if readable && conn.may_be_read() => self.read(state, token, &conn, to_end),
             // It has had its turn in this tick and is listed for the next.
             State::Open if conn.has(flag::READY | flag::VISITED) => {}
             // Only room to write is watched.
             State::Open if conn.has(flag::COMPLETES) && event.error => Self::check_error(&conn),
             State::Open | State::Lingering if conn.has(flag::COMPLETES) => {}
-            State::Open if readable && conn.wants_input() => self.read(state, token, &conn, to_end),
             State::Open if event.error => Self::check_error(&conn),
             State::Lingering if readable => self.discard(token, &conn),
             _ => {}
@@ -105,7 +124,7 @@ impl<S: 'static> Context<S> {
                 // Whether the socket has more is not known: ask it, once the handler has taken what
                 // there is. Else a flood of tiny frames would be kept faster than it is used, and
                 // the end would come before the frames ahead of it.
-                if !conn.has(flag::READY) {
+                if conn.wants_input() && !conn.has(flag::READY | flag::EOF) {
                     self.read(state, token, &conn, true);
                 }
             }
@@ -122,6 +141,7 @@ impl<S: 'static> Context<S> {
     }
 
     /// An error on a connection that is not being read would go unseen.
+    #[cold]
     fn check_error(conn: &Conn) {
         let error = conn.0.transport.borrow().stream().and_then(|stream| stream.take_error().ok().flatten());
         if let Some(error) = error {
@@ -131,6 +151,7 @@ impl<S: 'static> Context<S> {
 
     // --- connecting
 
+    #[cold]
     fn finish_connect(&mut self, state: &mut S, token: Token, conn: &Conn) {
         let outcome = conn.0.transport.borrow().stream().and_then(Stream::connect_outcome);
         match outcome {
@@ -151,6 +172,7 @@ impl<S: 'static> Context<S> {
         }
     }
 
+    #[cold]
     fn handshake(&mut self, state: &mut S, token: Token, conn: &Conn) {
         let outcome = conn.0.transport.borrow_mut().handshake();
         match outcome {
@@ -190,6 +212,7 @@ impl<S: 'static> Context<S> {
     }
 
     /// The layer or the socket failed. The peer is offered what the layer has to say about it.
+    #[cold]
     fn broken(conn: &Conn, error: &io::Error) {
         if error.kind() == io::ErrorKind::InvalidData {
             let mut nothing = OutputBuffer::new();
@@ -214,13 +237,14 @@ impl<S: 'static> Context<S> {
 
     /// Reads into the shared buffer and delivers. Stops at a short read, since the
     /// socket is empty then, unless the event said that more than data is there.
+    #[inline(always)]
     fn read(&mut self, state: &mut S, token: Token, conn: &Conn, to_end: bool) {
         let layered = conn.has(flag::LAYERED);
         let to_end = to_end || self.reads_to_end || layered;
         let Some(mut budget) = self.read_allowance(token, conn) else { return };
-        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let Some(mut buffer) = self.read_buffer.take() else { return };
         let mut eof = false;
-        while conn.wants_input() && !conn.has(flag::EOF) {
+        loop {
             let room = budget.min(buffer.len());
             let outcome = conn.0.transport.borrow_mut().read(&mut buffer[..room]);
             match outcome {
@@ -233,7 +257,7 @@ impl<S: 'static> Context<S> {
                         break;
                     }
                     self.deliver(state, token, conn, &buffer[..count]);
-                    if conn.has(flag::READY) || (count < room && !to_end) {
+                    if (count < room && !to_end) || conn.has(flag::READY) || !conn.wants_input() {
                         break;
                     }
                     budget -= count;
@@ -249,23 +273,34 @@ impl<S: 'static> Context<S> {
                 }
             }
         }
-        self.read_buffer = buffer;
+        self.read_buffer = Some(buffer);
         if layered && conn.0.transport.borrow().pending() > 0 {
             conn.mark(); // it answers by itself
         }
         if eof {
-            conn.set(flag::EOF);
-            conn.mark();
-            self.notify(state, token, conn, Handler::on_eof);
+            self.ended(state, token, conn);
         }
     }
 
+    #[cold]
+    fn ended(&mut self, state: &mut S, token: Token, conn: &Conn) {
+        conn.set(flag::EOF);
+        conn.mark();
+        self.notify(state, token, conn, Handler::on_eof);
+    }
+
     /// Counts input; false if it is more than may come.
+    #[inline(always)]
     pub(crate) fn received(&mut self, token: Token, conn: &Conn, count: usize) -> bool {
         conn.received_now();
         let total = conn.bytes_in() + count as u64;
         conn.0.bytes_in.set(total);
         self.stats.bytes_in += count as u64;
+        !conn.has(flag::METERED) || self.within_limits(token, conn, count, total)
+    }
+
+    #[cold]
+    fn within_limits(&mut self, token: Token, conn: &Conn, count: usize, total: u64) -> bool {
         let options = conn.options();
         if options.read_rate.is_some() {
             self.spend_read(token, count as u64);
@@ -278,24 +313,31 @@ impl<S: 'static> Context<S> {
     }
 
     /// Shows new input to the handler; what it does not use becomes the tail.
+    #[inline(always)]
     pub(crate) fn deliver(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
-        if slot.tail.is_empty() {
-            let used = self.offer(state, token, conn, input);
-            if used < input.len()
-                && conn.is_open()
-                && let Some(slot) = self.slots.conn_mut(token)
-            {
-                slot.tail.extend(&input[used..]);
-            }
-        } else {
-            slot.tail.extend(input);
-            self.redeliver(state, token, conn);
-            let Some(slot) = self.slots.conn_mut(token) else { return };
-            // What it was shown and does not use, though nothing keeps it from that.
-            if slot.tail.len() > conn.options().input_limit && conn.wants_input() && !conn.has(flag::READY) {
-                conn.end(CloseReason::BadFrame(FrameError::TooLong), true);
-            }
+        if !slot.tail.is_empty() {
+            return self.deliver_behind_tail(state, token, conn, input);
+        }
+        let Some(handler) = slot.handler.take() else { return };
+        let used = self.offer_to(handler, state, token, conn, input);
+        if used < input.len()
+            && conn.is_open()
+            && let Some(slot) = self.slots.conn_mut(token)
+        {
+            slot.tail.extend(&input[used..]);
+        }
+    }
+
+    #[cold]
+    fn deliver_behind_tail(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) {
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        slot.tail.extend(input);
+        self.redeliver(state, token, conn);
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        // What it was shown and does not use, though nothing keeps it from that.
+        if slot.tail.len() > conn.options().input_limit && conn.wants_input() && !conn.has(flag::READY) {
+            conn.end(CloseReason::BadFrame(FrameError::TooLong), true);
         }
     }
 
@@ -315,30 +357,50 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    /// Offers input to the handler, and what is left to the one that replaced it.
+    /// Offers input to the handler. Returns how much was used.
     pub(crate) fn offer(&mut self, state: &mut S, token: Token, conn: &Conn, input: &[u8]) -> usize {
+        let handler = self.slots.conn_mut(token).and_then(|slot| slot.handler.take());
+        handler.map_or(0, |handler| self.offer_to(handler, state, token, conn, input))
+    }
+
+    /// The same to this one, and what is left to the one that replaced it.
+    #[inline(always)]
+    fn offer_to(
+        &mut self,
+        mut handler: Box<dyn Handler<S>>,
+        state: &mut S,
+        token: Token,
+        conn: &Conn,
+        input: &[u8],
+    ) -> usize {
         let mut used = 0;
         loop {
             let rest = &input[used..];
-            let taken =
-                self.call(state, token, conn, |handler, state, cx, conn| handler.on_data(state, cx, conn, rest));
+            let taken = self.call_taken(handler, state, token, conn, |handler, state, cx, conn| {
+                handler.on_data(state, cx, conn, rest)
+            });
             used += taken.unwrap_or(0).min(rest.len());
             let replaced = conn.take(flag::REPLACED);
             if !replaced || used == input.len() || !conn.wants_input() {
                 return used;
+            }
+            match self.slots.conn_mut(token).and_then(|slot| slot.handler.take()) {
+                Some(next) => handler = next,
+                None => return used,
             }
         }
     }
 
     /// Throws away what still comes in on a closed connection: unread input would
     /// turn our FIN into a reset that destroys the last answer on its way.
+    #[cold]
     fn discard(&mut self, token: Token, conn: &Conn) {
-        let mut buffer = std::mem::take(&mut self.read_buffer);
+        let Some(mut buffer) = self.read_buffer.take() else { return };
         let mut budget = DISCARD_BUDGET;
         loop {
             // From the socket itself: what a layer would make of it interests nobody.
             let outcome = match conn.0.transport.borrow().stream() {
-                Some(stream) => stream.read(&mut buffer),
+                Some(stream) => stream.read(&mut *buffer),
                 None => break,
             };
             match outcome {
@@ -360,7 +422,7 @@ impl<S: 'static> Context<S> {
                 }
             }
         }
-        self.read_buffer = buffer;
+        self.read_buffer = Some(buffer);
         conn.mark();
     }
 }

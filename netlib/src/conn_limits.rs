@@ -39,11 +39,18 @@ impl<S: 'static> Context<S> {
     }
 
     /// How many bytes may be read in this turn; None: reading rests.
+    #[inline(always)]
     pub(crate) fn read_allowance(&mut self, token: Token, conn: &Conn) -> Option<usize> {
         let budget = conn.options().read_budget.max(1);
-        if conn.options().read_rate.is_none() {
-            return Some(budget);
+        if !conn.has(flag::METERED) || conn.options().read_rate.is_none() {
+            Some(budget)
+        } else {
+            self.rated_read_allowance(token, conn, budget)
         }
+    }
+
+    #[cold]
+    fn rated_read_allowance(&mut self, token: Token, conn: &Conn, budget: usize) -> Option<usize> {
         let now = self.now();
         let limit = self.slots.conn_mut(token)?.rare_mut().read_limit.as_mut()?;
         let available = usize::try_from(limit.bucket.available(now)).unwrap_or(usize::MAX);

@@ -223,6 +223,13 @@ pub struct ConnOptions {
     pub read_budget: usize,
 }
 
+impl ConnOptions {
+    /// Whether bytes are to be accounted for.
+    pub(crate) fn meters(&self) -> bool {
+        self.read_rate.is_some() || self.write_rate.is_some() || self.max_bytes_in.is_some()
+    }
+}
+
 impl Default for ConnOptions {
     fn default() -> Self {
         Self {

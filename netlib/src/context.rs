@@ -22,7 +22,7 @@ use crate::group::Shared;
 use crate::handler::Handler;
 use crate::hooks::Hooks;
 use crate::race::Dialling;
-use crate::reactor::{PanicPolicy, Phase};
+use crate::reactor::{PanicPolicy, Phase, READ_BUFFER};
 use crate::remote_conn::RemoteConn;
 use crate::slot::{Slot, Slots};
 use crate::source::{FdSource, Ready, Source, SourceId, SourceSlot};
@@ -143,7 +143,7 @@ pub struct Context<S: 'static> {
     /// Closed connections for this tick's *Reap*.
     pub(crate) closed: Vec<Token>,
     /// All connections read into this one buffer; taken while a callback uses it.
-    pub(crate) read_buffer: Vec<u8>,
+    pub(crate) read_buffer: Option<Box<[u8; READ_BUFFER]>>,
     pub(crate) datagrams: Datagrams,
     pub(crate) dialling: Dialling,
     pub(crate) clock: Box<dyn Clock>,
@@ -314,7 +314,7 @@ impl<S: 'static> Context<S> {
             return;
         }
         let Some(slot) = self.slots.conn_mut(conn.id()) else { return };
-        if slot.handler.replace(handler).is_none() {
+        if !slot.replace_handler(handler) {
             // It runs right now: it must not be given more input.
             conn.set(flag::REPLACED);
         } else if !slot.tail.is_empty() {

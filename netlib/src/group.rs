@@ -38,7 +38,7 @@ impl Shared {
             now: Cell::new(now),
             nanos: Cell::new(0),
             bytes_out: Cell::new(0),
-            spare: RefCell::default(),
+            spare: RefCell::new(Vec::with_capacity(SPARE_BUFFERS)),
         }
     }
 
@@ -57,9 +57,10 @@ impl Shared {
         self.spare.borrow_mut().pop().unwrap_or_default()
     }
 
+    #[inline(always)]
     pub(crate) fn give_back(&self, buffer: Box<OutputBuffer>) {
         let mut spare = self.spare.borrow_mut();
-        if spare.len() < SPARE_BUFFERS {
+        if spare.len() < spare.capacity() {
             spare.push(buffer);
         }
     }

@@ -57,7 +57,7 @@ pub trait Handler<S: 'static>: 'static {
 
     /// Whether [`on_flushed`](Handler::on_flushed) is worth calling. A handler that answers very
     /// many small requests and does nothing there says so here: the call that does nothing is
-    /// about a hundredth of such a request.
+    /// about a hundredth of such a request. It is asked once, when it is given its connection.
     fn watches_flushes(&self) -> bool {
         true
     }

@@ -401,7 +401,7 @@ impl<S: 'static> Context<S> {
         let (Some(slot), Some(handler)) = (self.slots.conn_mut(conn_token), handler) else {
             return conn.abort();
         };
-        slot.handler = Some(handler);
+        slot.replace_handler(handler);
         if let Some(timeout) = handshake_timeout {
             self.set_deadline(conn_token, timeout);
         }

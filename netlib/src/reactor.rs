@@ -28,7 +28,7 @@ const EVENTS_PER_FLUSH: usize = 256;
 /// Posted items taken in one tick.
 const POSTED_PER_TICK: usize = 1024;
 /// Size of the buffer that all connections of a reactor read into.
-const READ_BUFFER: usize = 64 << 10;
+pub(crate) const READ_BUFFER: usize = 64 << 10;
 
 /// The parts of a tick, in their order.
 ///
@@ -220,7 +220,7 @@ impl<S: 'static> Reactor<S> {
             revisited: Vec::new(),
             flushing: Vec::new(),
             closed: Vec::new(),
-            read_buffer: vec![0; READ_BUFFER],
+            read_buffer: vec![0; READ_BUFFER].into_boxed_slice().try_into().ok(),
             datagrams: Datagrams::default(),
             dialling: Dialling::default(),
             clock: config.clock,
@@ -351,18 +351,19 @@ impl<S: 'static> Reactor<S> {
         for token in &revisited {
             cx.revisit(state, *token);
         }
-        let mut events = std::mem::take(&mut self.events);
-        for (index, event) in events.drain(..).enumerate() {
-            if index > 0 && index % EVENTS_PER_FLUSH == 0 {
+        for (index, batch) in self.events.chunks(EVENTS_PER_FLUSH).enumerate() {
+            if index > 0 {
                 cx.flush_marked(state);
             }
-            cx.dispatch(state, &event);
+            for event in batch {
+                cx.dispatch(state, event);
+            }
         }
+        self.events.clear();
         for token in revisited.drain(..) {
             cx.end_visit(token);
         }
         cx.revisited = revisited;
-        self.events = events;
     }
 
     fn posted(&mut self, state: &mut S) {
@@ -412,16 +413,25 @@ impl<S: 'static> Context<S> {
                 let conn = slot.conn.clone();
                 self.conn_event(state, event, conn);
             }
-            // It has had its turn in this tick and is listed for the next.
-            Some(Slot::Listener(slot)) if slot.ready => {}
-            Some(Slot::Listener(_)) => self.accept_ready(state, event.token),
-            Some(Slot::Source(_)) => self.source_event(state, event),
-            Some(Slot::Datagram(_)) => self.datagram_event(state, event),
+            Some(_) => self.dispatch_to_others(state, event),
             // Removed earlier in this very batch.
             None => {}
         }
     }
 
+    #[inline(never)]
+    fn dispatch_to_others(&mut self, state: &mut S, event: &Event) {
+        match self.slots.get_mut(event.token) {
+            // It has had its turn in this tick and is listed for the next.
+            Some(Slot::Listener(slot)) if slot.ready => {}
+            Some(Slot::Listener(_)) => self.accept_ready(state, event.token),
+            Some(Slot::Source(_)) => self.source_event(state, event),
+            Some(Slot::Datagram(_)) => self.datagram_event(state, event),
+            Some(Slot::Conn(_)) | None => {}
+        }
+    }
+
+    #[inline(never)]
     fn revisit(&mut self, state: &mut S, token: Token) {
         match self.slots.get_mut(token) {
             Some(Slot::Conn(_)) => self.conn_revisit(state, token),

@@ -35,6 +35,8 @@ pub(crate) struct ConnSlot<S: 'static> {
     pub(crate) conn: Conn,
     /// Taken out while one of its callbacks runs; gone once `on_close` is done.
     pub(crate) handler: Option<Box<dyn Handler<S>>>,
+    /// What the handler says of [`Handler::watches_flushes`].
+    pub(crate) watches_flushes: bool,
     /// Input that the handler has not used yet.
     pub(crate) tail: InputTail,
     /// What the back end watches for; None: not registered.
@@ -69,7 +71,14 @@ impl Limit {
 
 impl<S: 'static> ConnSlot<S> {
     pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>) -> Self {
-        Self { conn, handler, tail: InputTail::default(), registered: None, rare: None }
+        let watches_flushes = handler.as_ref().is_some_and(|handler| handler.watches_flushes());
+        Self { conn, handler, watches_flushes, tail: InputTail::default(), registered: None, rare: None }
+    }
+
+    /// Gives it that handler. True if it had one.
+    pub(crate) fn replace_handler(&mut self, handler: Box<dyn Handler<S>>) -> bool {
+        self.watches_flushes = handler.watches_flushes();
+        self.handler.replace(handler).is_some()
     }
 
     /// The back end has received more ahead than the handler can use now.
@@ -158,10 +167,8 @@ impl<S: 'static> Slots<S> {
     }
 
     pub(crate) fn get_mut(&mut self, token: Token) -> Option<&mut Slot<S>> {
-        match self.slab.get_mut(token.slot() as usize) {
-            Some((generation, slot)) if *generation == token.generation() => Some(slot),
-            _ => None,
-        }
+        let (generation, slot) = self.slab.get_mut(token.slot() as usize)?;
+        if *generation == token.generation() { Some(slot) } else { None }
     }
 
     pub(crate) fn conn_mut(&mut self, token: Token) -> Option<&mut ConnSlot<S>> {

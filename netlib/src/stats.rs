@@ -168,8 +168,15 @@ impl<S: 'static> Context<S> {
     }
 
     /// After it.
+    #[inline(always)]
     pub(crate) fn end_callback(&mut self, begun: Option<Instant>, what: &'static str, conn: Option<Token>) {
-        let Some(begun) = begun else { return };
+        if let Some(begun) = begun {
+            self.measure_callback(begun, what, conn);
+        }
+    }
+
+    #[cold]
+    fn measure_callback(&mut self, begun: Instant, what: &'static str, conn: Option<Token>) {
         let took = self.clock.now().saturating_duration_since(begun);
         self.meter.last = took;
         if self.meter.longest.is_none_or(|longest| longest.took < took) {

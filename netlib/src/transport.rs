@@ -57,6 +57,7 @@ impl Transport {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::None => Err(io::ErrorKind::NotConnected.into()),

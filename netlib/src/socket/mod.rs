@@ -163,6 +163,7 @@ impl Stream {
     /// # Errors
     ///
     /// `WouldBlock` when nothing is there, or how the connection broke.
+    #[inline(always)]
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let (_, count) = retry_on_intr(|| recv(&self.fd, &mut *buffer, RecvFlags::empty()))?;
         Ok(count.min(buffer.len()))
@@ -173,6 +174,7 @@ impl Stream {
     /// # Errors
     ///
     /// `WouldBlock` when there is no room, or how the connection broke.
+    #[inline(always)]
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(retry_on_intr(|| send(&self.fd, bytes, SendFlags::NOSIGNAL))?)
     }
