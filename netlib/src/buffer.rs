@@ -147,22 +147,29 @@ impl OutputBuffer {
     }
 
     /// Appends a copy of `bytes`. Copies that follow each other become one piece.
+    #[inline(always)]
     pub fn push_slice(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
-        }
         self.copied.extend_from_slice(bytes);
-        if self.is_lead_only() || self.front().is_none() {
+        if self.is_lead_only() {
             self.lead += bytes.len();
         } else {
-            let rest = self.rest();
-            rest.in_memory += bytes.len();
-            match rest.pieces.back_mut() {
-                Some(Piece::Copied(len)) => *len += bytes.len(),
-                _ => rest.pieces.push_back(Piece::Copied(bytes.len())),
-            }
+            self.copied_behind(bytes.len());
         }
         self.len += bytes.len() as u64;
+    }
+
+    #[inline(never)]
+    fn copied_behind(&mut self, len: usize) {
+        if self.front().is_none() {
+            self.lead += len;
+        } else if len > 0 {
+            let rest = self.rest();
+            rest.in_memory += len;
+            match rest.pieces.back_mut() {
+                Some(Piece::Copied(copied)) => *copied += len,
+                _ => rest.pieces.push_back(Piece::Copied(len)),
+            }
+        }
     }
 
     /// Appends `len` bytes of a file from `offset` on. They are read when their turn comes; a

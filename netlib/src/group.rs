@@ -54,7 +54,16 @@ impl Shared {
 
     #[allow(clippy::unnecessary_box_returns)] // as above
     pub(crate) fn take_buffer(&self) -> Box<OutputBuffer> {
-        self.spare.borrow_mut().pop().unwrap_or_default()
+        match self.spare.borrow_mut().pop() {
+            Some(buffer) => buffer,
+            None => Self::new_buffer(),
+        }
+    }
+
+    #[cold]
+    #[allow(clippy::unnecessary_box_returns)] // as above
+    fn new_buffer() -> Box<OutputBuffer> {
+        Box::default()
     }
 
     #[inline(always)]
