@@ -49,6 +49,7 @@ pub(crate) fn serve(port: u16) -> io::Result<()> {
                     }
                 }
                 Completion::Received { tag, result, more } => {
+                    let tag = tag as u32; // as it was given
                     let slot = &mut peers[tag as usize - 1];
                     let peer = slot.as_mut().expect("a slot is kept while a receive is in flight");
                     peer.received(&mut ring, tag, result, more)?;
@@ -78,7 +79,7 @@ fn welcome(ring: &mut CompletionRing, peers: &mut Vec<Option<Peer>>, socket: Own
     if free.is_none() {
         peers.push(None);
     }
-    ring.receive_multishot(&socket, slot as u32 + 1)?;
+    ring.receive_multishot(&socket, slot as u64 + 1)?;
     let (tail, waiting) = (vec![], vec![]);
     peers[slot] = Some(Peer { socket, tail, waiting, blocked: false, receiving: true, broken: false });
     Ok(())
@@ -116,7 +117,7 @@ impl Peer {
 
     fn receive(&mut self, ring: &mut CompletionRing, tag: u32) -> io::Result<()> {
         self.receiving = true;
-        ring.receive_multishot(&self.socket, tag)
+        ring.receive_multishot(&self.socket, u64::from(tag))
     }
 
     fn echo(&mut self, ring: &mut CompletionRing, tag: u32, mut buffer: Buffer) -> io::Result<()> {

@@ -41,7 +41,7 @@ pub trait Completions: fmt::Debug {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// `AlreadyExists` if it does already, and what the system says.
     fn receive(&mut self, stream: BorrowedFd<'_>, token: Token) -> io::Result<()>;
 
     /// Receives no more for now; does nothing if nothing is received. What was received before it took effect is
@@ -63,7 +63,7 @@ pub trait Completions: fmt::Debug {
     fn send(&mut self, stream: BorrowedFd<'_>, token: Token, payload: Payload) -> io::Result<()>;
 
     /// Appends what has been moved by the waits since the last call: of each wait first what was sent, then what was
-    /// received.
+    /// received. After a [`flush`](super::Backend::flush) also what that has sent.
     fn take(&mut self, moved: &mut Vec<Moved>);
 }
 

@@ -23,7 +23,7 @@
 
 use std::cell::OnceCell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, io};
 
 use io_uring::squeue::{Entry, Flags};
@@ -32,7 +32,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
 use super::{Backend, Caps, Event, Interest, Trigger, already_registered, not_registered, poll};
-use crate::sys::{WakeFd, enter};
+use crate::sys::{TimeLeft, WakeFd, enter};
 use crate::token::Token;
 
 /// Changes that wait for the next system call; more make one of their own.
@@ -42,8 +42,6 @@ const COMPLETIONS: u32 = 4096;
 /// The `user_data` of what is not a poll. Those of polls begin with a descriptor, so they are positive.
 const NOBODY: u64 = u64::MAX;
 const PROBE: u64 = u64::MAX - 1;
-/// Longer timeouts overflow the kernel's arithmetic; nobody waits for that long.
-const ENDLESS: Duration = Duration::from_secs(1 << 30);
 
 pub(super) struct UringBackend {
     ring: IoUring,
@@ -277,6 +275,11 @@ pub(super) fn bell(bell: &OnceCell<WakeFd>, register: impl FnOnce(RawFd) -> io::
     bell.get().map(AsFd::as_fd)
 }
 
+/// At the beginning of a wait, before the look at the queue: what comes behind it rings again.
+pub(super) fn acknowledge(bell: &OnceCell<WakeFd>) -> io::Result<()> {
+    bell.get().map_or(Ok(()), |bell| bell.acknowledge().map(drop))
+}
+
 fn key(raw: RawFd, sequence: u32) -> u64 {
     (raw as u64) << 32 | u64::from(sequence)
 }
@@ -338,16 +341,12 @@ impl Backend for UringBackend {
 
     fn wait(&mut self, events: &mut Vec<Event>, timeout: Option<Duration>) -> io::Result<()> {
         events.clear();
-        let mut left = timeout.filter(|timeout| *timeout < ENDLESS);
-        let deadline = left.map(|left| Instant::now() + left);
-        // Before the look at the queue: what comes behind it rings again.
-        if let Some(bell) = self.bell.get() {
-            bell.acknowledge()?;
-        }
+        let mut time = TimeLeft::new(timeout);
+        acknowledge(&self.bell)?;
         loop {
             self.rearm()?;
-            let want = if left == Some(Duration::ZERO) || !self.ready.is_empty() { 0 } else { 1 + self.zombies };
-            let ended = match enter(&mut self.ring, want, left) {
+            let want = if time.is_over() || !self.ready.is_empty() { 0 } else { 1 + self.zombies };
+            let ended = match enter(&mut self.ring, want, time.left()) {
                 Ok(()) => false,
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => true,
                 Err(error) if is_short_of_room(&error) => false,
@@ -359,7 +358,7 @@ impl Backend for UringBackend {
             if !events.is_empty() || ended || want == 0 || seen < want {
                 return Ok(());
             }
-            left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            time.go_on();
         }
     }
 

@@ -12,6 +12,7 @@ mod ring;
 mod ring_pool;
 mod signal;
 mod sockaddr;
+mod time_left;
 mod wake;
 
 pub use alloc::CountingAllocator;
@@ -23,4 +24,5 @@ pub(crate) use ring::enter;
 pub use ring::{Completion, CompletionRing, Payload};
 pub use ring_pool::Buffer;
 pub use signal::{Signal, SignalFd};
+pub(crate) use time_left::TimeLeft;
 pub use wake::WakeFd;

@@ -24,6 +24,7 @@ use io_uring::squeue::Flags;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 
+use super::TimeLeft;
 use super::ring_pool::{Buffer, Pool};
 
 /// A ring with a pool of receive buffers. It belongs to the thread that made it.
@@ -67,12 +68,12 @@ pub struct CompletionRing {
 /// ```
 /// use netlib::sys::Completion;
 ///
-/// fn tag(completion: &Completion) -> u32 {
+/// fn failed(completion: &Completion) -> bool {
 ///     match completion {
-///         Completion::Accepted { tag, .. }
-///         | Completion::Received { tag, .. }
-///         | Completion::Ready { tag, .. }
-///         | Completion::Sent { tag, .. } => *tag,
+///         Completion::Accepted { result, .. } => result.is_err(),
+///         Completion::Received { result, .. } => result.is_err(),
+///         Completion::Ready { result, .. } => result.is_err(),
+///         Completion::Sent { result, .. } => result.is_err(),
 ///     }
 /// }
 /// ```
@@ -90,7 +91,7 @@ pub enum Completion {
     /// Bytes arrived, the peer ended its side (`None`), or receiving failed.
     Received {
         /// The caller's tag.
-        tag: u32,
+        tag: u64,
         /// The bytes; `ENOBUFS` when every buffer was in use.
         result: io::Result<Option<Buffer>>,
         /// False: this was the last; ask again for more.
@@ -154,9 +155,10 @@ struct Message {
     pieces: Vec<libc::iovec>,
 }
 
-/// What an operation is, in the upper half of its `user_data`; its tag, or the index of a send, is in the lower.
+/// What the `user_data` of a receive has beside its tag.
+const RECEIVE: u64 = 1 << 63;
+/// What another operation is, in the upper half of its `user_data`; its tag, or the index of a send, is in the lower.
 const ACCEPT: u32 = 0;
-const RECEIVE: u32 = 1;
 const POLL: u32 = 2;
 const SEND: u32 = 3;
 /// Nobody waits for its completion.
@@ -211,13 +213,13 @@ impl CompletionRing {
         self.start(&entry.user_data(user_data(ACCEPT, tag)))
     }
 
-    /// Receives until a completion says `more: false`.
+    /// Receives until a completion says `more: false`. The highest bit of the tag is not used.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub fn receive_multishot(&mut self, socket: &impl AsFd, tag: u32) -> io::Result<()> {
-        self.start(&opcode::RecvMulti::new(fd(socket), GROUP).build().user_data(user_data(RECEIVE, tag)))
+    pub fn receive_multishot(&mut self, socket: &impl AsFd, tag: u64) -> io::Result<()> {
+        self.start(&opcode::RecvMulti::new(fd(socket), GROUP).build().user_data(RECEIVE | tag))
     }
 
     /// Ends the receives of this tag. What they have received already is still reported, and their last completion
@@ -226,8 +228,8 @@ impl CompletionRing {
     /// # Errors
     ///
     /// What the system says.
-    pub fn cancel_receive(&mut self, tag: u32) -> io::Result<()> {
-        let entry = opcode::AsyncCancel::new(user_data(RECEIVE, tag)).build().flags(Flags::SKIP_SUCCESS);
+    pub fn cancel_receive(&mut self, tag: u64) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(RECEIVE | tag).build().flags(Flags::SKIP_SUCCESS);
         self.push(&entry.user_data(user_data(NOTE, 0)))
     }
 
@@ -274,20 +276,57 @@ impl CompletionRing {
     ///
     /// What the system says.
     pub fn wait(&mut self, completions: &mut Vec<Completion>, timeout: Option<Duration>) -> io::Result<()> {
-        let waits = timeout != Some(Duration::ZERO) && self.completed.is_empty();
-        self.enter(u32::from(waits), timeout)?;
+        self.wait_within(completions, &mut TimeLeft::new(timeout))
+    }
+
+    /// [`wait`](Self::wait), perhaps one of several that share their time.
+    pub(crate) fn wait_within(&mut self, completions: &mut Vec<Completion>, time: &mut TimeLeft) -> io::Result<()> {
         loop {
-            self.collect();
+            let waits = !time.is_over() && self.completed.is_empty();
+            let mut woken = self.enter(u32::from(waits), time.left())?;
+            woken |= self.collect_all()?;
+            let news = !self.completed.is_empty() || self.sends.iter().any(|sending| sending.outcome.is_some());
+            // Else it was woken by a cancel that had nothing to cancel.
+            if news || !waits || !woken {
+                break;
+            }
+            time.go_on();
+        }
+        completions.append(&mut self.completed);
+        self.end_sends(completions);
+        Ok(())
+    }
+
+    /// Appends the sends that [`submit`](Self::submit) has handed over; else the next wait says what came of them.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(crate) fn take_sent(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        if !self.sends.is_empty() {
+            self.collect_all()?;
+            self.end_sends(completions);
+        }
+        Ok(())
+    }
+
+    /// Hands over what the kernel has not taken yet, and takes all that it has to say. True if that was anything.
+    fn collect_all(&mut self) -> io::Result<bool> {
+        let mut any = false;
+        loop {
+            any |= self.collect();
             let (short, overflown) = {
                 let queue = self.ring.submission();
                 (!queue.is_empty(), queue.cq_overflow())
             };
             if !short && !overflown {
-                break;
+                return Ok(any);
             }
-            self.enter(0, None)?;
+            any |= self.enter(0, None)?;
         }
-        completions.append(&mut self.completed);
+    }
+
+    fn end_sends(&mut self, completions: &mut Vec<Completion>) {
         completions.extend(self.sends.drain(..).map(|sending| {
             let result = match sending.outcome {
                 None => Ok(sending.offered),
@@ -295,7 +334,6 @@ impl CompletionRing {
             };
             Completion::Sent { tag: sending.tag, result, payload: sending.payload }
         }));
-        Ok(())
     }
 
     /// Hands over what was asked for, without waiting. Afterwards the descriptors that it named may be closed.
@@ -315,13 +353,14 @@ impl CompletionRing {
         self.ring.submitter().register_eventfd(bell)
     }
 
-    /// Interruptions, the end of the time and a full completion queue, which is emptied, are no errors.
-    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
+    /// Interruptions, the end of the time and a full completion queue, which is emptied, are no errors. True if that
+    /// was done.
+    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<bool> {
         match enter(&mut self.ring, want, timeout) {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(false),
             Err(error) => match error.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR) => Ok(()),
-                Some(libc::EBUSY | libc::EAGAIN) if self.collect() => Ok(()),
+                Some(libc::ETIME | libc::EINTR) => Ok(false),
+                Some(libc::EBUSY | libc::EAGAIN) if self.collect() => Ok(true),
                 _ => Err(error),
             },
         }
@@ -346,15 +385,17 @@ impl CompletionRing {
             let more = cqueue::more(entry.flags());
             *in_flight -= usize::from(!more);
             let result = outcome_of(entry.result());
+            if entry.user_data() & RECEIVE != 0 {
+                let buffer = |len| Some(Buffer::new(pool, cqueue::buffer_select(entry.flags())?, len));
+                let tag = entry.user_data() & !RECEIVE;
+                completed.push(Completion::Received { tag, result: result.map(buffer), more });
+                continue;
+            }
             completed.push(match kind {
                 ACCEPT => {
                     // SAFETY: a successful accept hands over a descriptor that nobody else knows.
                     let result = result.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
                     Completion::Accepted { tag, result, more }
-                }
-                RECEIVE => {
-                    let buffer = |len| Some(Buffer::new(pool, cqueue::buffer_select(entry.flags())?, len));
-                    Completion::Received { tag, result: result.map(buffer), more }
                 }
                 _ => Completion::Ready { tag, result: result.map(drop) },
             });
@@ -481,8 +522,9 @@ fn outcome_of(result: i32) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::unix::net::UnixStream;
+    use std::time::Instant;
 
     use super::*;
 
@@ -590,6 +632,54 @@ mod tests {
         assert_eq!(near.read(&mut [0]).unwrap(), 0); // it would wait for ever otherwise
         let Completion::Received { tag: 1, result: Err(error), more: false } = next(&mut ring) else { panic!() };
         assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+    }
+
+    /// Its completion ended the wait, which had found nothing.
+    #[test]
+    fn a_cancel_that_finds_nothing_does_not_end_a_wait() {
+        const LONG: Duration = Duration::from_millis(50);
+        let Some(mut ring) = ring("ring failed cancel", 2) else { return };
+        let mut done = Vec::new();
+        ring.cancel_receive(1).unwrap();
+        let start = Instant::now();
+        ring.wait(&mut done, Some(LONG)).unwrap();
+        assert!(done.is_empty() && start.elapsed() >= LONG, "{done:?} after {:?}", start.elapsed());
+    }
+
+    /// The kernel cancels some at a time; what it had left to do was given up after a number of rounds, and the pool
+    /// with it.
+    #[test]
+    fn a_ring_with_450_receives_under_way_gives_its_pool_back() {
+        const RECEIVES: u64 = 450;
+        let Some(mut ring) = ring("ring dropped at work", 2) else { return };
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for tag in 0..RECEIVES {
+            ring.receive_multishot(&socket, tag).unwrap();
+        }
+        ring.submit().unwrap();
+        let pool = Rc::downgrade(&ring.pool);
+        drop(ring);
+        assert_eq!(pool.strong_count(), 0, "the pool is leaked");
+    }
+
+    /// Lengths are 32 bits wide: of 4 GiB and five bytes, five were sent, and all counted as sent.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_send_of_more_than_32_bits_of_bytes_is_cut_and_does_not_overflow() {
+        let Some(mut ring) = ring("ring huge send", 2) else { return };
+        let huge = vec![0; (4 << 30) + 5]; // zeroes that nobody touches take no memory
+        let (near, _far) = UnixStream::pair().unwrap();
+        ring.send(&near, Payload::Owned(huge), 1).unwrap();
+        assert_eq!(ring.sends[0].offered, MOST_SENT);
+        let Completion::Sent { result: Ok(taken), payload, .. } = at_once(&mut ring) else { panic!() };
+        assert!(taken > 5 && taken < 1 << 30, "{taken}");
+        // As one of several pieces.
+        let Payload::Owned(huge) = payload else { panic!() };
+        let (near, _far) = UnixStream::pair().unwrap();
+        ring.send(&near, Payload::Parts(vec![Bytes::from_static(b"first"), Bytes::from(huge)]), 2).unwrap();
+        assert_eq!(ring.sends[0].offered, MOST_SENT);
+        let Completion::Sent { result: Ok(taken), .. } = at_once(&mut ring) else { panic!() };
+        assert!(taken > 5 && taken < 1 << 30, "{taken}");
     }
 
     #[test]
