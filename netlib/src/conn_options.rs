@@ -192,7 +192,7 @@ pub enum OutputPolicy {
 /// ```
 #[derive(Clone, Debug)]
 pub struct ConnOptions {
-    /// Bytes queued for sending at which the policy sets in.
+    /// Bytes queued for sending at which the policy sets in. 0 counts as 1: whatever the socket does not take at once.
     pub high_water: usize,
     /// Bytes at which it ends.
     pub low_water: usize,

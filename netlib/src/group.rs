@@ -88,7 +88,9 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn new(shared: &Rc<Shared>, options: ConnOptions) -> Rc<Self> {
+    pub(crate) fn new(shared: &Rc<Shared>, mut options: ConnOptions) -> Rc<Self> {
+        // Nothing waits at 0, so a mark there would be passed all the time.
+        options.high_water = options.high_water.max(1);
         let most_queued = match options.policy {
             OutputPolicy::Notify | OutputPolicy::Pause => options.output_limit,
             OutputPolicy::Drop | OutputPolicy::Close => options.high_water.min(options.output_limit),

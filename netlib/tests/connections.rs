@@ -128,6 +128,7 @@ on_every_backend! {
     an_idle_connection_is_closed_and_input_defers_it,
     an_orderly_close_delivers_everything_then_fin,
     watermarks_report_both_edges,
+    a_high_mark_of_zero_is_whatever_the_socket_does_not_take_at_once,
     the_pause_policy_stops_reading_until_the_low_mark,
     a_half_closed_peer_still_gets_its_answer,
     connections_over_the_limit_are_closed,
@@ -390,6 +391,35 @@ fn watermarks_report_both_edges(kind: BackendKind) {
         read_some(&mut client, &mut taken);
         taken.len() == 32 << 20
     });
+}
+
+/// It was reported with an empty buffer or never, and never left again: under the pause policy nothing was read any more.
+fn a_high_mark_of_zero_is_whatever_the_socket_does_not_take_at_once(kind: BackendKind) {
+    for policy in [OutputPolicy::Notify, OutputPolicy::Pause] {
+        let options =
+            ConnOptions { high_water: 0, low_water: 0, output_limit: 64 << 20, policy, ..ConnOptions::default() };
+        let (mut reactor, mut log, addr) = setup(kind, options);
+        let mut client = peer(addr);
+        for round in 1..=3 {
+            client.write_all(&frame(b"echo")).unwrap();
+            drive(&mut reactor, &mut log, "a request", |log| log.frames.len() == round);
+            client.read_exact(&mut [0; 20]).unwrap();
+        }
+        assert_eq!((log.high, log.low), (0, 0), "the socket took it at once");
+        log.opened[0].send(vec![0; 16 << 20]).unwrap();
+        drive(&mut reactor, &mut log, "the high mark", |log| log.high == 1);
+        let mut taken = Vec::new();
+        drive(&mut reactor, &mut log, "the low mark", |log| {
+            read_some(&mut client, &mut taken);
+            log.low == 1
+        });
+        client.set_nonblocking(false).unwrap();
+        client.read_exact(&mut vec![0; (16 << 20) - taken.len()]).unwrap();
+        client.write_all(&frame(b"echo")).unwrap();
+        drive(&mut reactor, &mut log, "one more request", |log| log.frames.len() == 4);
+        client.read_exact(&mut [0; 20]).unwrap();
+        assert_eq!((log.high, log.low), (1, 1));
+    }
 }
 
 fn the_pause_policy_stops_reading_until_the_low_mark(kind: BackendKind) {
