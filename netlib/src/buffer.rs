@@ -533,6 +533,8 @@ struct Kept {
     bytes: Vec<u8>,
     /// So many of them are used already.
     start: usize,
+    /// So many at the end were never shown to the handler.
+    unseen: usize,
 }
 
 /// A tail keeps at most this much more memory than it needs.
@@ -564,6 +566,31 @@ impl InputTail {
         if !input.is_empty() {
             self.kept.get_or_insert_default().bytes.extend_from_slice(input);
         }
+    }
+
+    /// [`extend`](Self::extend) by what a back end has received ahead of the handler.
+    pub(crate) fn extend_unseen(&mut self, input: &[u8]) {
+        self.extend(input);
+        if let Some(kept) = &mut self.kept {
+            kept.unseen += input.len();
+        }
+    }
+
+    /// How many bytes were never shown to the handler.
+    pub(crate) fn unseen(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.unseen)
+    }
+
+    /// So many more are shown from here on.
+    pub(crate) fn see(&mut self, count: usize) {
+        if let Some(kept) = &mut self.kept {
+            kept.unseen -= count.min(kept.unseen);
+        }
+    }
+
+    /// Those that may be shown, oldest first.
+    pub(crate) fn seen(&self) -> &[u8] {
+        &self.as_slice()[..self.len() - self.unseen()]
     }
 
     /// Forgets the first `count` bytes, and returns memory that is no longer needed. Each byte is moved at most once
@@ -721,6 +748,38 @@ mod tests {
         }
         reader.join().unwrap();
         assert!(output.copied.capacity() <= KEPT_CAPACITY);
+    }
+
+    #[test]
+    fn a_buffer_that_a_back_end_has_drained_keeps_little_memory() {
+        for shared in [false, true] {
+            let mut output = OutputBuffer::new();
+            for _ in 0..8 {
+                output.push_slice(&vec![1; 1 << 20]);
+                if shared {
+                    output.push(numbered(0, 10)); // several pieces, so the slices are copied out
+                }
+            }
+            let payload = output.take().unwrap();
+            assert_eq!(payload.len(), output.in_flight());
+            output.sent(payload.len(), payload);
+            assert!(output.is_empty() && output.copied.capacity() <= KEPT_CAPACITY, "{}", output.copied.capacity());
+        }
+    }
+
+    #[test]
+    fn a_tail_knows_what_of_it_was_shown() {
+        let mut tail = InputTail::new();
+        tail.extend(b"shown");
+        tail.extend_unseen(b"hidden");
+        assert_eq!((tail.seen(), tail.unseen(), tail.len()), (&b"shown"[..], 6, 11));
+        tail.see(3);
+        assert_eq!((tail.seen(), tail.unseen()), (&b"shownhid"[..], 3));
+        tail.consume(7);
+        assert_eq!((tail.seen(), tail.as_slice()), (&b"d"[..], &b"dden"[..]));
+        tail.see(100);
+        tail.consume(4);
+        assert!(tail.is_empty() && tail.unseen() == 0);
     }
 
     #[test]

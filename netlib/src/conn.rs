@@ -526,17 +526,19 @@ impl Conn {
         self.0.transport.borrow().layer::<L>().map(f)
     }
 
-    /// Bytes received so far; under a [layer](crate::layer), what it made of them.
+    /// Bytes received so far, on every back end those that the handler was given; under a [layer](crate::layer), what
+    /// it made of them.
     pub fn bytes_in(&self) -> u64 {
         self.0.bytes_in.get()
     }
 
-    /// Bytes handed to the kernel, or to the [layer](crate::layer), so far.
+    /// Bytes that the kernel, or the [layer](crate::layer), has taken so far.
     pub fn bytes_out(&self) -> u64 {
         self.0.bytes_out.get()
     }
 
-    /// Bytes waiting to be sent, those of files included.
+    /// Bytes waiting to be sent, those of files included. A back end that moves bytes itself sends with the wait behind
+    /// *Flush*; until then they wait.
     #[inline(always)]
     pub fn queued(&self) -> u64 {
         self.0.output.borrow().as_ref().map_or(0, |output| output.len())

@@ -1,8 +1,9 @@
 //! What the loop does for connections whose bytes the back end moves itself
 //! ([`Completions`](crate::backend::Completions)): plain ones without rates. They begin and end
 //! like all others; only reading and writing is different. Input comes whether or not the handler
-//! is ready for it, and waits in the tail if not. Output is handed over in *Flush*, and what came of
-//! it is known after the next wait.
+//! is ready for it, and waits in the tail if not; it counts when the handler is shown it. Output is handed over in
+//! *Flush*, and what came of it is known after the next wait: at once in the connection's accounts, and in *Ready* to
+//! its handler.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,6 +13,7 @@ use crate::conn::{Conn, State, flag};
 use crate::conn_options::CloseReason;
 use crate::context::Context;
 use crate::handler::Handler;
+use crate::reactor::EVENTS_PER_FLUSH;
 use crate::sys::{Buffer, Payload};
 use crate::token::Token;
 use crate::transport::Transport;
@@ -59,44 +61,83 @@ impl<S: 'static> Context<S> {
         true
     }
 
-    /// What the back end says after a wait.
-    pub(crate) fn moved(&mut self, state: &mut S, moved: Moved) {
-        match moved {
-            Moved::In { token, result } => {
-                // Gone already, like the next.
-                let Some(slot) = self.slots.conn_mut(token) else { return };
-                let conn = slot.conn.clone();
-                match conn.0.state.get() {
-                    State::Open => self.moved_in(state, token, &conn, result),
-                    State::Closing | State::Lingering => Self::moved_in_late(&conn, &result),
-                    State::Connecting | State::Handshaking | State::Dead => {}
-                }
+    /// Hands over what the back end was asked for, without a wait.
+    pub(crate) fn flush_backend(&mut self) -> io::Result<()> {
+        let outcome = self.backend.flush();
+        self.take_moved();
+        outcome
+    }
+
+    /// Takes what the back end has moved; false if that is nothing. The accounts of all that was sent are right before
+    /// anybody can look at them again; whoever has to hear of it does so in *Ready*.
+    pub(crate) fn take_moved(&mut self) -> bool {
+        let Some(completions) = self.backend.completions() else { return false };
+        completions.take(&mut self.moved);
+        if self.moved.is_empty() {
+            return !self.sent.is_empty();
+        }
+        let mut moved = std::mem::take(&mut self.moved);
+        let sent = moved.partition_point(|moved| matches!(moved, Moved::Out { .. }));
+        for moved in moved.drain(..sent) {
+            if let Moved::Out { token, result, payload } = moved {
+                self.moved_out(token, result, payload);
             }
-            Moved::Out { token, result, payload } => {
-                let Some(slot) = self.slots.conn_mut(token) else { return };
-                let conn = slot.conn.clone();
-                let watched = slot.watches_flushes;
-                Self::moved_out(&conn, result, payload);
-                if watched || !conn.is_at_rest() {
-                    self.written(state, token, &conn);
-                    conn.mark();
-                }
+        }
+        self.stats.events += sent as u64;
+        self.moved = moved;
+        true
+    }
+
+    /// *Ready* of what the back end has moved.
+    pub(crate) fn moved_ready(&mut self, state: &mut S) {
+        let mut sent = std::mem::take(&mut self.sent);
+        for (index, token) in sent.drain(..).enumerate() {
+            if index > 0 && index % EVENTS_PER_FLUSH == 0 {
+                self.flush_marked(state);
             }
+            let Some(slot) = self.slots.conn_mut(token) else { continue };
+            let conn = slot.conn.clone();
+            self.written(state, token, &conn);
+            conn.mark();
+        }
+        self.sent = sent;
+        let mut moved = std::mem::take(&mut self.moved);
+        for (index, moved) in moved.drain(..).enumerate() {
+            if index > 0 && index % EVENTS_PER_FLUSH == 0 {
+                self.flush_marked(state);
+            }
+            match moved {
+                Moved::In { token, result } => self.moved_in(state, token, result),
+                Moved::Out { token, result, payload } => self.moved_out(token, result, payload),
+            }
+        }
+        self.moved = moved;
+    }
+
+    fn moved_in(&mut self, state: &mut S, token: Token, result: io::Result<Option<Buffer>>) {
+        // Else it is gone.
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        let conn = slot.conn.clone();
+        match conn.0.state.get() {
+            State::Open => self.moved_in_open(state, token, &conn, result),
+            State::Closing | State::Lingering => Self::moved_in_late(&conn, &result),
+            State::Connecting | State::Handshaking | State::Dead => {}
         }
     }
 
-    fn moved_in(&mut self, state: &mut S, token: Token, conn: &Conn, result: io::Result<Option<Buffer>>) {
+    fn moved_in_open(&mut self, state: &mut S, token: Token, conn: &Conn, result: io::Result<Option<Buffer>>) {
         match result {
             Ok(Some(bytes)) => {
-                if !self.received(token, conn, bytes.len()) {
-                    return;
-                }
-                let mut shown = 0;
-                if conn.wants_input() && !conn.has(flag::READY) {
-                    shown = self.allow_turn(token, conn, bytes.len());
-                    if shown > 0 {
-                        self.deliver(state, token, conn, &bytes[..shown]);
+                let tick = self.stats.ticks;
+                let shown = match self.slots.conn_mut(token) {
+                    // What came before it and was not shown yet comes first.
+                    Some(slot) if conn.wants_input() && !conn.has(flag::READY) && slot.tail.unseen() == 0 => {
+                        slot.allow_turn(tick, bytes.len())
                     }
+                    _ => 0,
+                };
+                if shown > 0 && self.received(token, conn, shown) {
+                    self.deliver(state, token, conn, &bytes[..shown]);
                 }
                 if shown < bytes.len() && conn.0.state.get() == State::Open {
                     self.keep(token, conn, &bytes[shown..]);
@@ -109,33 +150,23 @@ impl<S: 'static> Context<S> {
             Err(error) => {
                 // What came before it and waits for its turn comes first.
                 if conn.wants_input() {
-                    self.redeliver(state, token, conn);
+                    let unseen = self.unseen(token);
+                    self.show(state, token, conn, unseen);
                 }
                 conn.end(CloseReason::from_io(&error), true);
             }
         }
     }
 
-    /// How many of so many bytes the handler may be shown in this tick, which counts them as shown.
-    fn allow_turn(&mut self, token: Token, conn: &Conn, bytes: usize) -> usize {
-        let slot = token.slot() as usize;
-        if slot >= self.turns.len() {
-            self.turns.resize(slot + 1, (0, 0));
-        }
-        let tick = self.stats.ticks;
-        let (when, shown) = &mut self.turns[slot];
-        if *when != tick {
-            (*when, *shown) = (tick, 0);
-        }
-        let allowed = bytes.min(conn.options().read_budget.max(1).saturating_sub(*shown));
-        *shown += allowed;
-        allowed
+    fn unseen(&mut self, token: Token) -> usize {
+        self.slots.conn_mut(token).map_or(0, |slot| slot.tail.unseen())
     }
 
-    /// Input for which it is not the time.
+    /// Input for which it is not the time. It counts as received when the handler is shown it.
     fn keep(&mut self, token: Token, conn: &Conn, bytes: &[u8]) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
-        slot.tail.extend(bytes);
+        conn.received_now();
+        slot.tail.extend_unseen(bytes);
         if conn.wants_input() {
             self.make_ready(token);
         }
@@ -152,7 +183,10 @@ impl<S: 'static> Context<S> {
         conn.mark();
     }
 
-    fn moved_out(conn: &Conn, result: io::Result<usize>, payload: Payload) {
+    fn moved_out(&mut self, token: Token, result: io::Result<usize>, payload: Payload) {
+        // Else it is gone.
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        let conn = &slot.conn;
         let offered = payload.len();
         match result {
             Ok(sent) => {
@@ -170,18 +204,20 @@ impl<S: 'static> Context<S> {
                 conn.end(CloseReason::from_io(&error), true);
             }
         }
+        let watched = slot.watches_flushes;
+        if watched || !conn.is_at_rest() {
+            self.sent.push(token);
+        }
     }
 
     /// A visit from the local ready list: what waits in the tail.
     pub(crate) fn revisit_completing(&mut self, state: &mut S, token: Token, conn: &Conn) {
-        let kept = self.slots.conn_mut(token).map_or(0, |slot| slot.tail.len());
-        let allowed = self.allow_turn(token, conn, kept);
-        if allowed == kept {
-            self.redeliver(state, token, conn);
-        } else if allowed == 0 {
+        let tick = self.stats.ticks;
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        let allowed = slot.allow_turn(tick, slot.tail.unseen());
+        self.show(state, token, conn, allowed);
+        if conn.wants_input() && self.unseen(token) > 0 {
             self.make_ready(token);
-        } else {
-            self.redeliver_some(state, token, conn, allowed);
         }
         if conn.0.state.get() == State::Open {
             self.tell_end(state, token, conn);
@@ -189,29 +225,21 @@ impl<S: 'static> Context<S> {
         }
     }
 
-    /// Shows the first `count` bytes of the tail, or all of it if so few are no use.
-    fn redeliver_some(&mut self, state: &mut S, token: Token, conn: &Conn, count: usize) {
-        let Some(slot) = self.slots.conn_mut(token) else { return };
-        let mut tail = std::mem::take(&mut slot.tail);
-        let mut used = self.offer(state, token, conn, &tail.as_slice()[..count]);
-        if used == 0 && conn.wants_input() {
-            used = self.offer(state, token, conn, tail.as_slice());
-        }
-        tail.consume(used);
-        if !conn.is_open() {
+    /// Shows the tail to the handler, with `more` bytes of it that it has not seen.
+    fn show(&mut self, state: &mut S, token: Token, conn: &Conn, more: usize) {
+        if more > 0 && !self.received(token, conn, more) {
             return;
         }
-        if let Some(slot) = self.slots.conn_mut(token) {
-            slot.tail = tail;
-        }
-        if used > 0 && conn.wants_input() {
-            self.make_ready(token);
-        }
+        let Some(slot) = self.slots.conn_mut(token) else { return };
+        slot.tail.see(more);
+        self.redeliver(state, token, conn);
+        self.check_unused(token, conn);
     }
 
     /// The end comes behind everything else.
     fn tell_end(&mut self, state: &mut S, token: Token, conn: &Conn) {
-        if conn.has(flag::ENDED) && !conn.has(flag::EOF | flag::READY) && conn.wants_input() {
+        let is_due = conn.has(flag::ENDED) && !conn.has(flag::EOF | flag::READY) && conn.wants_input();
+        if is_due && self.unseen(token) == 0 {
             conn.set(flag::EOF);
             conn.mark();
             self.notify(state, token, conn, Handler::on_eof);
@@ -223,7 +251,7 @@ impl<S: 'static> Context<S> {
         if let Some(completions) = self.backend.completions() {
             // What is left undone by a failure of these the kernel undoes when the loop ends.
             let _ = completions.stop_receiving(token);
-            let _ = self.backend.flush();
+            let _ = self.flush_backend();
         }
         if let Some(stream) = transport.stream()
             && registered.is_some_and(Interest::is_writable)

@@ -334,9 +334,13 @@ impl<S: 'static> Context<S> {
         let Some(slot) = self.slots.conn_mut(token) else { return };
         slot.tail.extend(input);
         self.redeliver(state, token, conn);
+        self.check_unused(token, conn);
+    }
+
+    /// Ends the connection of a handler that does not use what it was shown, though nothing keeps it from that.
+    pub(crate) fn check_unused(&mut self, token: Token, conn: &Conn) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
-        // What it was shown and does not use, though nothing keeps it from that.
-        if slot.tail.len() > conn.options().input_limit && conn.wants_input() && !conn.has(flag::READY) {
+        if slot.tail.seen().len() > conn.options().input_limit && conn.wants_input() && !conn.has(flag::READY) {
             conn.end(CloseReason::BadFrame(FrameError::TooLong), true);
         }
     }
@@ -344,11 +348,11 @@ impl<S: 'static> Context<S> {
     /// Shows the tail to the handler again.
     pub(crate) fn redeliver(&mut self, state: &mut S, token: Token, conn: &Conn) {
         let Some(slot) = self.slots.conn_mut(token) else { return };
-        if slot.tail.is_empty() {
+        if slot.tail.seen().is_empty() {
             return;
         }
         let mut tail = std::mem::take(&mut slot.tail);
-        let used = self.offer(state, token, conn, tail.as_slice());
+        let used = self.offer(state, token, conn, tail.seen());
         tail.consume(used);
         if conn.is_open()
             && let Some(slot) = self.slots.conn_mut(token)

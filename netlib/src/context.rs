@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, BackendKind, Event, Interest, Trigger};
+use crate::backend::{Backend, BackendKind, Event, Interest, Moved, Trigger};
 use crate::clock::{CENTURY, Clock, SplitMix64};
 use crate::conn::{Conn, flag};
 use crate::conn_close::Linger;
@@ -119,8 +119,10 @@ pub struct Context<S: 'static> {
     pub(crate) reads_to_end: bool,
     /// The back end moves bytes itself.
     pub(crate) completes: bool,
-    /// The tick in which a connection was last shown input, and how much, by slot.
-    pub(crate) turns: Vec<(u64, usize)>,
+    /// What it has moved, to be dealt with in *Ready*.
+    pub(crate) moved: Vec<Moved>,
+    /// Connections that have to hear in *Ready* of what was sent for them.
+    pub(crate) sent: Vec<Token>,
     /// Somebody waits to hear what came of a send that the back end was given in this tick.
     pub(crate) sends_awaited: bool,
     pub(crate) slots: Slots<S>,
@@ -446,6 +448,7 @@ impl<S: 'static> Context<S> {
     pub(crate) fn has_pending_work(&self) -> bool {
         self.inbox_pending
             || self.sends_awaited
+            || !self.sent.is_empty()
             || !self.ready.is_empty()
             || !self.local.is_empty()
             || !self.closed.is_empty()

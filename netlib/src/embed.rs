@@ -60,7 +60,7 @@ impl<S: 'static> Reactor<S> {
     /// asked of the back end since the last turn.
     pub fn next_timeout(&mut self) -> Option<Duration> {
         // If the kernel refuses, the next turn's wait says so to whoever can deal with it.
-        if self.found_events || self.cx.backend.flush().is_err() {
+        if self.found_events || self.cx.flush_backend().is_err() {
             return Some(Duration::ZERO);
         }
         self.timeout(None)

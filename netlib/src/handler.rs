@@ -52,7 +52,10 @@ pub trait Handler<S: 'static>: 'static {
     fn on_low_water(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
 
     /// Everything that was queued has been handed to the kernel. Comes in the *Flush* that did it,
-    /// so what is sent here leaves in the next tick.
+    /// so what is sent here leaves in the next tick. On a back end that moves bytes itself
+    /// ([`Caps::completions`](crate::backend::Caps::completions)) *Flush* only hands them over: this comes in the
+    /// *Ready* behind the wait that has sent them, and what is sent here goes with that tick's *Flush*. So it is with the
+    /// two marks. Parts of files leave in *Flush* everywhere.
     fn on_flushed(&mut self, state: &mut S, cx: &mut Context<S>, conn: &Conn) {}
 
     /// Whether [`on_flushed`](Handler::on_flushed) is worth calling. A handler that answers very

@@ -59,8 +59,8 @@
 //!
 //! *Wait* sleeps in the back end until something is ready or a timer is due, or does not sleep at all if
 //! work is pending. *Ready* reads from what is ready, *Posted* runs what was posted, *Timers* what is
-//! due. What all of these have queued leaves in *Flush*, with one write per connection. *Reap* calls
-//! [`Handler::on_close`] and frees the slots.
+//! due. What all of these have queued leaves in *Flush*, with one write per connection; the back end `uring` is given
+//! it there and sends it with the next *Wait*. *Reap* calls [`Handler::on_close`] and frees the slots.
 //!
 //! No phase lasts for ever. A connection reads at most [`ConnOptions::read_budget`] bytes in a tick, a
 //! listener accepts at most [`ListenOptions::accept_budget`] connections, *Posted* takes what was there

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::backend::{BackendKind, Event, Interest, Moved};
+use crate::backend::{BackendKind, Event, Interest};
 use crate::clock::{Clock, SplitMix64, SystemClock};
 use crate::conn::State;
 use crate::context::{Context, Missed, Task, TimerTask};
@@ -24,7 +24,7 @@ use crate::token::Token;
 /// The token of the event queue's own descriptor.
 pub(crate) const WAKE: Token = Token::new(u32::MAX, u32::MAX);
 /// Events handled before what they wrote is flushed.
-const EVENTS_PER_FLUSH: usize = 256;
+pub(crate) const EVENTS_PER_FLUSH: usize = 256;
 /// Posted items taken in one tick.
 const POSTED_PER_TICK: usize = 1024;
 /// Size of the buffer that all connections of a reactor read into.
@@ -56,7 +56,7 @@ pub enum Phase {
     Posted,
     /// Timers that are due.
     Timers,
-    /// One write per connection that has output.
+    /// One write per connection that has output; a back end that moves bytes itself does it with the next wait.
     Flush,
     /// Closed connections are told so and leave.
     Reap,
@@ -172,7 +172,6 @@ pub struct Reactor<S: 'static> {
     pub(crate) cx: Context<S>,
     /// Reused from tick to tick, as is the next.
     events: Vec<Event>,
-    moved: Vec<Moved>,
     tasks: Vec<Task<S>>,
     /// The last wait found something, so there may be more.
     pub(crate) found_events: bool,
@@ -202,7 +201,8 @@ impl<S: 'static> Reactor<S> {
         let cx = Context {
             reads_to_end: !backend.caps().reports_read_closed,
             completes: backend.caps().completions,
-            turns: Vec::new(),
+            moved: Vec::new(),
+            sent: Vec::new(),
             sends_awaited: false,
             backend,
             next_backend: None,
@@ -232,13 +232,7 @@ impl<S: 'static> Reactor<S> {
             stats: Stats::default(),
             meter: Meter::new(config.measure),
         };
-        Ok(Self {
-            cx,
-            events: Vec::with_capacity(EVENTS_PER_FLUSH),
-            moved: Vec::new(),
-            tasks: Vec::new(),
-            found_events: false,
-        })
+        Ok(Self { cx, events: Vec::with_capacity(EVENTS_PER_FLUSH), tasks: Vec::new(), found_events: false })
     }
 
     /// The services, to listen, connect and arm timers before running. Between ticks
@@ -258,7 +252,7 @@ impl<S: 'static> Reactor<S> {
             self.tick(state, None)?;
             if std::mem::take(&mut self.cx.stopping) {
                 // What was sent last is not to wait for a tick that may never come.
-                return self.cx.backend.flush();
+                return self.cx.flush_backend();
             }
         }
     }
@@ -272,17 +266,19 @@ impl<S: 'static> Reactor<S> {
     pub fn run_once(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<bool> {
         self.tick(state, limit)?;
         // For a loop around this one, which waits in our stead.
-        self.cx.backend.flush()?;
+        self.cx.flush_backend()?;
         Ok(!std::mem::take(&mut self.cx.stopping))
     }
 
     /// One tick:
     ///
     /// 1. *Wait* until the next timer is due, or not at all if work is pending.
-    /// 2. *Ready*: callbacks of what is ready, with a flush after every 256 events.
+    /// 2. *Ready*: callbacks of what is ready, with a flush after every 256 events. On a back end that moves bytes itself
+    ///    what it has sent comes first, then what it has received.
     /// 3. *Posted*: what stood in the queues when the phase began, at most 1,024.
     /// 4. *Timers* that are due.
-    /// 5. *Flush*: every connection written to sends once.
+    /// 5. *Flush*: every connection written to sends once, or hands its output to such a back end, which sends it with the
+    ///    next wait.
     /// 6. *Reap*: connections that ended are told so and leave the slab.
     fn tick(&mut self, state: &mut S, limit: Option<Duration>) -> io::Result<()> {
         self.cx.enter(Phase::Wait);
@@ -295,10 +291,7 @@ impl<S: 'static> Reactor<S> {
         let timeout = self.timeout(limit);
         self.cx.backend.wait(&mut self.events, timeout)?;
         self.cx.sends_awaited = false;
-        if let Some(completions) = self.cx.backend.completions() {
-            completions.take(&mut self.moved);
-        }
-        self.found_events = !self.events.is_empty() || !self.moved.is_empty();
+        self.found_events = self.cx.take_moved() || !self.events.is_empty();
         self.cx.shared.set_now(self.cx.clock.now());
         self.cx.stats.ticks += 1;
         if self.cx.hooks.is_some() {
@@ -334,16 +327,11 @@ impl<S: 'static> Reactor<S> {
 
     fn ready(&mut self, state: &mut S) {
         let cx = &mut self.cx;
-        cx.stats.events += (self.events.len() + self.moved.len()) as u64;
+        cx.stats.events += (self.events.len() + cx.moved.len()) as u64;
         let revisits = cx.ready.len();
-        let mut moved = std::mem::take(&mut self.moved);
-        for (index, moved) in moved.drain(..).enumerate() {
-            if index > 0 && index % EVENTS_PER_FLUSH == 0 {
-                cx.flush_marked(state);
-            }
-            cx.moved(state, moved);
+        if cx.completes {
+            cx.moved_ready(state);
         }
-        self.moved = moved;
         // What was left over from the last tick comes before what the back end announces: it has
         // waited longest. Slots made ready meanwhile belong to the next tick.
         let mut revisited = std::mem::take(&mut cx.revisited);

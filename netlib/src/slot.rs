@@ -8,7 +8,7 @@ use slab::Slab;
 
 use crate::backend::Interest;
 use crate::buffer::InputTail;
-use crate::conn::{Conn, flag};
+use crate::conn::Conn;
 use crate::connector::Keeper;
 use crate::datagram::DatagramSlot;
 use crate::handler::Handler;
@@ -41,6 +41,10 @@ pub(crate) struct ConnSlot<S: 'static> {
     pub(crate) tail: InputTail,
     /// What the back end watches for; None: not registered.
     pub(crate) registered: Option<Interest>,
+    /// The tick in which a connection that completes was last shown input, by its last bits (one that seems to be this
+    /// one and is not shortens a turn), and how much. They lie where there would be padding.
+    shown_in: u8,
+    shown: u32,
     /// What only some connections have, and those only at times.
     rare: Option<Box<Rare<S>>>,
 }
@@ -72,7 +76,16 @@ impl Limit {
 impl<S: 'static> ConnSlot<S> {
     pub(crate) fn new(conn: Conn, handler: Option<Box<dyn Handler<S>>>) -> Self {
         let watches_flushes = handler.as_ref().is_some_and(|handler| handler.watches_flushes());
-        Self { conn, handler, watches_flushes, tail: InputTail::default(), registered: None, rare: None }
+        Self {
+            conn,
+            handler,
+            watches_flushes,
+            tail: InputTail::default(),
+            registered: None,
+            shown_in: 0,
+            shown: 0,
+            rare: None,
+        }
     }
 
     /// Gives it that handler. True if it had one.
@@ -83,7 +96,19 @@ impl<S: 'static> ConnSlot<S> {
 
     /// The back end has received more ahead than the handler can use now.
     pub(crate) fn is_full(&self) -> bool {
-        self.conn.has(flag::COMPLETES) && self.conn.has(flag::READY) && self.tail.len() > MOST_AHEAD
+        self.tail.unseen() > MOST_AHEAD
+    }
+
+    /// How many of so many bytes the handler may be shown in this tick, which counts them as shown.
+    pub(crate) fn allow_turn(&mut self, tick: u64, bytes: usize) -> usize {
+        let tick = tick as u8;
+        if self.shown_in != tick {
+            (self.shown_in, self.shown) = (tick, 0);
+        }
+        let shown = self.shown as usize;
+        let allowed = bytes.min(self.conn.options().read_budget.max(1).saturating_sub(shown));
+        self.shown = u32::try_from(shown + allowed).unwrap_or(u32::MAX);
+        allowed
     }
 
     pub(crate) fn rare(&self) -> Option<&Rare<S>> {

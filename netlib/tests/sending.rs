@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -14,17 +15,20 @@ use bytes::Bytes;
 use netlib::backend::BackendKind;
 use netlib::clock::ManualClock;
 use netlib::{
-    CloseReason, Conn, ConnOptions, Context, Fault, Handler, ListenOptions, Rate, Reactor, ReactorConfig, SendError,
+    CloseReason, Conn, ConnOptions, Context, Fault, Handler, ListenOptions, Phase, Rate, Reactor, ReactorConfig,
+    SendError,
 };
 use support::{drive, local, peer, reactor, read_some};
 
 on_every_backend! {
     pieces_of_every_kind_arrive_in_the_order_of_sending,
+    the_marks_and_the_end_of_the_output_are_told_in_the_phase_that_has_sent_it,
     one_message_to_many_connections_shares_its_bytes,
     parts_are_sent_all_or_none,
     a_finished_side_sends_its_fin_and_goes_on_reading,
     a_lifetime_ends_a_busy_connection,
     more_bytes_than_the_limit_end_the_connection,
+    input_counts_when_its_handler_is_given_it,
     a_read_rate_slows_the_peer_down_and_loses_nothing,
     a_write_rate_is_kept_and_loses_nothing,
     another_thread_reaches_a_connection_until_it_ends,
@@ -110,6 +114,54 @@ fn pieces_of_every_kind_arrive_in_the_order_of_sending(kind: BackendKind) {
     });
     assert!(taken == numbered(0, total));
     assert_eq!((conn.queued(), conn.bytes_out()), (0, total as u64));
+}
+
+/// Writes down the phase of everything that is said of its output.
+struct Phases(Rc<RefCell<Vec<(&'static str, Phase)>>>);
+
+impl Handler<Log> for Phases {
+    fn on_open(&mut self, log: &mut Log, _: &mut Context<Log>, conn: &Conn) {
+        log.conns.push(conn.clone());
+    }
+
+    fn on_data(&mut self, _: &mut Log, _: &mut Context<Log>, _: &Conn, input: &[u8]) -> usize {
+        input.len()
+    }
+
+    fn on_high_water(&mut self, _: &mut Log, cx: &mut Context<Log>, _: &Conn) {
+        self.0.borrow_mut().push(("high", cx.phase()));
+    }
+
+    fn on_low_water(&mut self, _: &mut Log, cx: &mut Context<Log>, _: &Conn) {
+        self.0.borrow_mut().push(("low", cx.phase()));
+    }
+
+    fn on_flushed(&mut self, _: &mut Log, cx: &mut Context<Log>, _: &Conn) {
+        self.0.borrow_mut().push(("flushed", cx.phase()));
+    }
+}
+
+/// *Flush*, or the *Ready* behind it where the back end sends.
+fn the_marks_and_the_end_of_the_output_are_told_in_the_phase_that_has_sent_it(kind: BackendKind) {
+    let phase = if kind == BackendKind::Uring { Phase::Ready } else { Phase::Flush };
+    let mut reactor = reactor(kind);
+    let told = Rc::new(RefCell::new(Vec::new()));
+    let phases = Rc::clone(&told);
+    let conn = ConnOptions { high_water: 1, low_water: 0, output_limit: 32 << 20, ..ConnOptions::default() };
+    let options = ListenOptions { conn, ..ListenOptions::default() };
+    let cx = reactor.context();
+    let listener = cx.listen(local(), options, move |_, _, _| Some(Box::new(Phases(Rc::clone(&phases))))).unwrap();
+    let mut client = peer(listener.local_addr());
+    let mut log = Log::default();
+    drive(&mut reactor, &mut log, "the connection", |log| log.conns.len() == 1);
+    log.conns[0].send(vec![0; 16 << 20]).unwrap();
+    drive(&mut reactor, &mut log, "the high mark", |_| !told.borrow().is_empty());
+    let mut taken = Vec::new();
+    drive(&mut reactor, &mut log, "all of it", |log| {
+        read_some(&mut client, &mut taken);
+        log.conns[0].queued() == 0 && told.borrow().len() == 3
+    });
+    assert_eq!(*told.borrow(), [("high", phase), ("low", phase), ("flushed", phase)]);
 }
 
 fn one_message_to_many_connections_shares_its_bytes(kind: BackendKind) {
@@ -217,6 +269,48 @@ fn more_bytes_than_the_limit_end_the_connection(kind: BackendKind) {
     assert_eq!(log.closed[0].fault(), Fault::Peer);
 }
 
+/// Takes nothing until it is told to.
+struct Waits;
+
+impl Handler<Log> for Waits {
+    fn on_open(&mut self, log: &mut Log, cx: &mut Context<Log>, conn: &Conn) {
+        conn.pause();
+        Note.on_open(log, cx, conn);
+    }
+
+    fn on_data(&mut self, log: &mut Log, cx: &mut Context<Log>, conn: &Conn, input: &[u8]) -> usize {
+        Note.on_data(log, cx, conn, input)
+    }
+
+    fn on_close(&mut self, log: &mut Log, cx: &mut Context<Log>, conn: &Conn, reason: &CloseReason) {
+        Note.on_close(log, cx, conn, reason);
+    }
+}
+
+/// Not when a back end has received it ahead of a handler that has paused.
+fn input_counts_when_its_handler_is_given_it(kind: BackendKind) {
+    let mut reactor = reactor(kind);
+    let conn = ConnOptions { max_bytes_in: Some(10_000), read_budget: 1_000, ..ConnOptions::default() };
+    let options = ListenOptions { conn, ..ListenOptions::default() };
+    let listener = reactor.context().listen(local(), options, |_, _, _| Some(Box::new(Waits))).unwrap();
+    let mut client = peer(listener.local_addr());
+    client.write_all(&numbered(0, 20_000)).unwrap(); // it is there when the connection opens
+    let mut log = Log::default();
+    drive(&mut reactor, &mut log, "the connection", |log| log.conns.len() == 1);
+    for _ in 0..3 {
+        reactor.run_once(&mut log, Some(Duration::from_millis(2))).unwrap();
+    }
+    let conn = log.conns[0].clone();
+    assert_eq!((conn.bytes_in(), reactor.context().stats().bytes_in), (0, 0));
+    conn.resume();
+    drive(&mut reactor, &mut log, "some of it", |log| !log.input.is_empty());
+    assert_eq!(conn.bytes_in(), log.input.len() as u64);
+    assert!(log.input.len() <= 1_000, "{} bytes within a budget of 1,000", log.input.len());
+    drive(&mut reactor, &mut log, "the limit", |log| !log.closed.is_empty());
+    assert_eq!(log.closed, [CloseReason::InputLimit]);
+    assert!(log.input == numbered(0, 10_000), "{} of 10,000 bytes", log.input.len());
+}
+
 /// Time moves only here, so what may pass is known to the byte.
 fn a_read_rate_slows_the_peer_down_and_loses_nothing(kind: BackendKind) {
     const TOTAL: usize = 200_000;
@@ -287,7 +381,7 @@ fn another_thread_reaches_a_connection_until_it_ends(kind: BackendKind) {
         taken == b"from afar" && !seen.lock().unwrap().is_empty()
     });
     let remote = thread.join().unwrap();
-    assert_eq!(seen.lock().unwrap()[0], (remote.id(), netlib::Phase::Posted));
+    assert_eq!(seen.lock().unwrap()[0], (remote.id(), Phase::Posted));
     remote.close_with(CloseReason::Refused("enough")).unwrap();
     drive(&mut reactor, &mut log, "the close", |log| !log.closed.is_empty());
     assert_eq!(log.closed, [CloseReason::Refused("enough")]);
