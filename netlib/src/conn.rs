@@ -109,7 +109,6 @@ pub(crate) struct Inner {
     pub(crate) bytes_out: Cell<u64>,
     /// In nanoseconds; 0 is none.
     idle_timeout: Cell<u64>,
-    pub(crate) reason: Cell<Option<Box<CloseReason>>>,
     /// Not known until a connect by name has found the address that answers.
     pub(crate) peer: OnceCell<Address>,
 }
@@ -156,7 +155,6 @@ impl Conn {
             group,
             transport: RefCell::new(transport),
             output: RefCell::new(None),
-            reason: Cell::new(None),
             state: Cell::new(state),
             flags: Cell::new(flags),
             peer: peer.map_or_else(OnceCell::new, OnceCell::from),
@@ -419,7 +417,7 @@ impl Conn {
             self.set(flag::ABORT);
         }
         if was_open {
-            self.0.reason.set(Some(Box::new(reason)));
+            self.0.group.shared.reasons.borrow_mut().insert(self.0.token, reason);
             self.0.state.set(State::Closing);
             self.mark();
         }

@@ -40,7 +40,7 @@ impl<S: 'static> Context<S> {
     }
 
     fn close_now(&mut self, state: &mut S, token: Token, conn: &Conn) {
-        let reason = conn.0.reason.take().map_or(CloseReason::Local, |reason| *reason);
+        let reason = self.shared.reasons.borrow_mut().remove(&token).unwrap_or(CloseReason::Local);
         let slot = self.slots.conn_mut(token);
         let keeper = slot.and_then(|slot| slot.rare()?.keeper.as_ref().map(Rc::clone));
         if let Some(keeper) = keeper {

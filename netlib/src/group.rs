@@ -1,11 +1,12 @@
 //! What connections have in common: with their whole loop, and with the others of their listener.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::buffer::OutputBuffer;
-use crate::conn_options::{ConnOptions, OutputPolicy};
+use crate::conn_options::{CloseReason, ConnOptions, OutputPolicy};
 use crate::per_address::PerAddress;
 use crate::token::Token;
 
@@ -13,6 +14,8 @@ use crate::token::Token;
 pub(crate) struct Shared {
     /// Connections to look at in the next *Flush*.
     pub(crate) marked: RefCell<Vec<Token>>,
+    /// Why those ended that are to be told so: an idle connection has no room for it.
+    pub(crate) reasons: RefCell<BTreeMap<Token, CloseReason>>,
     /// When the loop was made: connections keep their times as nanoseconds since then.
     pub(crate) epoch: Instant,
     /// The time of this tick.
@@ -34,6 +37,7 @@ impl Shared {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             marked: RefCell::default(),
+            reasons: RefCell::default(),
             epoch: now,
             now: Cell::new(now),
             nanos: Cell::new(0),
