@@ -87,6 +87,7 @@ pub(crate) struct Target {
         conflicts_with_all = ["server", "data", "accounts", "metrics"],
         help_heading = "The system"
     )]
+    #[allow(clippy::option_option)] // not given, given, given with a directory
     own: Option<Option<PathBuf>>,
 
     /// Print the outcome as JSON
