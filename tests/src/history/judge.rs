@@ -153,7 +153,7 @@ pub(super) fn judge(events: &[Event], parties: &Parties, stored: &Stored) -> Jud
     let mut verdict = Judgement { delivered: delivered(&all), ..Judgement::default() };
     verdict.pulled = all.pages.iter().map(|page| page.rows.len()).sum();
     let rows = of_the_store(&all, stored, &mut verdict);
-    of_the_senders(&all, &rows, &mut verdict);
+    of_the_senders(events, &all, &rows, &mut verdict);
     of_the_receivers(&all, parties, stored, &mut verdict);
     of_the_pages(&all, stored, &mut verdict);
     of_the_cursors(events, &all, stored, &mut verdict);
@@ -194,7 +194,12 @@ fn of_the_store<'a>(
 }
 
 /// G1, G2, G3 and G6 as the senders see them.
-fn of_the_senders(all: &Gathered<'_>, rows: &HashMap<&str, (Conversation, u32)>, verdict: &mut Judgement) {
+fn of_the_senders(
+    events: &[Event],
+    all: &Gathered<'_>,
+    rows: &HashMap<&str, (Conversation, u32)>,
+    verdict: &mut Judgement,
+) {
     verdict.sent = all.messages.len();
     let mut newest: HashMap<(u32, Conversation), (u32, &str)> = HashMap::new();
     for text in &all.order {
@@ -238,7 +243,8 @@ fn of_the_senders(all: &Gathered<'_>, rows: &HashMap<&str, (Conversation, u32)>,
             let last = newest.entry((sent.device, sent.to)).or_insert((0, ""));
             if msg_id < last.0 {
                 let words = format!("G3: {text} (#{msg_id}) was sent after {} (#{})", last.1, last.0);
-                verdict.find(|v| &mut v.order, words);
+                let story = story_of(events, [text, last.1]);
+                verdict.find(|v| &mut v.order, format!("{words}: {story:#?}"));
             } else {
                 *last = (msg_id, text);
             }
@@ -251,6 +257,24 @@ fn of_the_senders(all: &Gathered<'_>, rows: &HashMap<&str, (Conversation, u32)>,
             verdict.find(|v| &mut v.duplicates, format!("G2: {text} was acknowledged as #{first} and as #{msg_id}"));
         }
     }
+}
+
+/// What became of two messages, and of the connections that they left on.
+fn story_of<'a>(events: &'a [Event], texts: [&str; 2]) -> Vec<(usize, &'a Event)> {
+    let is_theirs = |text: &str| texts.contains(&text);
+    let sessions: HashSet<SessionId> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Sent { session, text, .. } if is_theirs(text) => Some(*session),
+            _ => None,
+        })
+        .collect();
+    let concerns = |event: &Event| match event {
+        Event::Sent { text, .. } | Event::Acked { text, .. } | Event::Refused { text, .. } => is_theirs(text),
+        Event::Came { session, .. } | Event::Left { session } => sessions.contains(session),
+        _ => false,
+    };
+    events.iter().enumerate().filter(|(_, event)| concerns(event)).collect()
 }
 
 /// G3, G4 and G7 as the receivers see them.
