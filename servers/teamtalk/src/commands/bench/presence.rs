@@ -112,6 +112,8 @@ impl Load {
         options.message_server = Some(self.scouted.server);
         options.local_address = crowd::address(self.scouted.server, number);
         options.login_timeout = Duration::from_mins(1);
+        // The costlier way, and what clients of 2015 get: everybody is told of everybody.
+        options.presence_of_all = true;
         options
     }
 
