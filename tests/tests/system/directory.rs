@@ -2,8 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tt_proto::im::{buddy, login, message};
 use tt_client::{ClientClass, Event, Options, Presence, ServerUrl};
+use tt_proto::im::{buddy, login, message};
 use tt_proto::password::wire_digest;
 use tt_tests::{Class, Client, Home, PATIENCE, command};
 
