@@ -476,6 +476,9 @@ struct Asker {
     asked: Asked,
 }
 
+/// Server, client type, and since when.
+type Place = (String, u32, u32);
+
 #[derive(Default)]
 struct Asked {
     answers: Vec<Result<ImUserRouteRsp, CallError>>,
@@ -511,8 +514,7 @@ impl Asker {
         }
     }
 
-    /// Per user: server, client type and since when.
-    fn routes(&mut self, users: Vec<u32>) -> Vec<(u32, Vec<(String, u32, u32)>)> {
+    fn routes(&mut self, users: Vec<u32>) -> Vec<(u32, Vec<Place>)> {
         let query = ImUserRouteReq { user_id_list: users, attach_data: None };
         self.link.call(self.reactor.context(), 5, query, DEADLINE, |asked: &mut Asked, _, answer| {
             asked.answers.push(answer);
@@ -546,7 +548,7 @@ fn a_query_for_routes_tells_a_proven_link_where_users_are_and_since_when() {
         sign_in_id: Some(1),
         ..ImUserStatusUpdate::default()
     };
-    one.0.send(0, &ImUserStatusUpdate { signed_in_at: Some(1_700_000_060_000_000), ..report.clone() });
+    one.0.send(0, &ImUserStatusUpdate { signed_in_at: Some(1_700_000_060_000_000), ..report });
     one.0.send(0, &report);
     one.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON), Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
