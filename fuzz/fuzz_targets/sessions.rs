@@ -93,10 +93,27 @@ impl Wire {
     }
 }
 
+/// The store's directory, with the process id behind it.
+const DIRECTORY: &str = "tt-fuzz-sessions-";
+
+/// Removes the directories of runs that are over. The engine ends the process in more ways than one can catch, so
+/// each run clears up after those before it, and at most one is left.
+fn forget_the_dead() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY)).and_then(|id| id.parse::<u32>().ok());
+        if process.is_some_and(|id| !PathBuf::from(format!("/proc/{id}")).exists()) {
+            // Another run may be at the same.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl World {
     fn start() -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let data = std::env::temp_dir().join(format!("tt-fuzz-sessions-{}", std::process::id()));
+        forget_the_dead();
+        let data = std::env::temp_dir().join(format!("{DIRECTORY}{}", std::process::id()));
         fs::create_dir_all(&data).expect("a temporary directory");
         let store = Embedded::open(&data).expect("a new store");
         for name in NAMES.iter().chain(&["dan"]) {

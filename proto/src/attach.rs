@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::im::{buddy, file, group, login, message, server};
+use crate::im::{buddy, extension, file, group, login, message, server};
 
 /// A message with `attach_data`.
 pub trait Attach {
@@ -36,6 +36,8 @@ attach! {
         ImRemoveSessionReq, ImRemoveSessionRsp, ImAllUserReq, ImAllUserRsp, ImUsersStatReq,
         ImUsersStatRsp, ImChangeAvatarReq, ImChangeAvatarRsp, ImDepartmentReq, ImDepartmentRsp,
         ImChangeSignInfoReq, ImChangeSignInfoRsp;
+    extension:
+        ImUserRouteReq, ImUserRouteRsp;
     file:
         ImFileHasOfflineReq, ImFileHasOfflineRsp;
     group:

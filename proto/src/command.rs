@@ -404,6 +404,10 @@ commands! {
         File -> Msg;
 
     // Extensions of the 2015 system
+    0x0780 UserRouteReq(extension::ImUserRouteReq) CID_OTHER_USER_ROUTE_REQ:
+        Msg -> Route, HttpMsg -> Route;
+    0x0781 UserRouteRsp(extension::ImUserRouteRsp) CID_OTHER_USER_ROUTE_RSP:
+        Route -> Msg, Route -> HttpMsg;
     0x07f0 LinkHello(extension::ImLinkHello) CID_OTHER_LINK_HELLO:
         Msg -> Login, Login -> Msg, Msg -> Route, Route -> Msg, Msg -> DbProxy,
         DbProxy -> Msg, Msg -> File, File -> Msg, Msg -> Push, Push -> Msg,

@@ -7,7 +7,7 @@ use tt_proto::command::{Party, TABLE};
 use tt_proto::{Command, UnknownCommand};
 
 /// Commands that the 2015 system does not have.
-const ADDED: &[u16] = &[0x0110, 0x0111, 0x07f0, 0x07f1];
+const ADDED: &[u16] = &[0x0110, 0x0111, 0x0780, 0x0781, 0x07f0, 0x07f1];
 
 #[test]
 fn every_published_command_is_in_the_table() {

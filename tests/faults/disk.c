@@ -12,8 +12,10 @@
  *                                             get there, also if a later sync succeeds
  *   "D\n"                                     the directory synced: its names are on disk
  *
- * While a file "sync-fails" exists in the directory TT_DISK_FAULTS, syncs fail with EIO; while "full" exists
- * there, writes fail with ENOSPC. With TT_DISK_LAZY set, syncs succeed and do nothing, as if the program left
+ * While a file "sync-fails" exists in the directory TT_DISK_FAULTS, syncs fail with EIO; "sync-fails-once"
+ * is removed by the first that fails for it; while "full" exists
+ * there, writes fail with ENOSPC; while "sync-kills" exists there, the next sync is a kill -9 of the process
+ * instead. With TT_DISK_LAZY set, syncs succeed and do nothing, as if the program left
  * them out. One lock makes an operation and its line in the log one step.
  */
 #define _GNU_SOURCE
@@ -21,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,6 +106,13 @@ static int fault(const char *name) {
         return 0;
     snprintf(path, sizeof path, "%s/%s", faults, name);
     return access(path, F_OK) == 0;
+}
+
+/* The same for a fault that ends with its first use. */
+static int once(const char *name) {
+    char path[4200];
+    snprintf(path, sizeof path, "%s/%s", faults, name);
+    return faults[0] && real_unlink(path) == 0;
 }
 
 /* The name of a path below the directory; NULL for others. */
@@ -230,7 +240,9 @@ static int synced(int fd, int (*sync)(int)) {
         return 0;
     pthread_mutex_lock(&lock);
     int result, error;
-    if (fault("sync-fails")) {
+    if (fault("sync-kills"))
+        raise(SIGKILL);
+    if (fault("sync-fails") || once("sync-fails-once")) {
         result = -1;
         error = EIO;
         say("F %s\n", name);

@@ -74,6 +74,11 @@ impl FaultyDisk {
         self.switch("sync-fails", on);
     }
 
+    /// The next sync kills the process, or does not any more.
+    pub fn syncs_kill(&self, on: bool) {
+        self.switch("sync-kills", on);
+    }
+
     /// Writes find no space from now on, or do again.
     pub fn is_full(&self, on: bool) {
         self.switch("full", on);

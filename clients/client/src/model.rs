@@ -174,23 +174,31 @@ impl From<base::UserInfo> for User {
     }
 }
 
-/// Whether a user can be reached now. Only desktop clients count as online (spec/flows.md §3.6).
+/// Whether a user can be reached now, and how. Only desktop clients count as online (spec/flows.md §3.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// Signed in with a desktop client.
     Online,
-    /// Not signed in, or only with a mobile client.
-    Offline,
-    /// Signed in but away.
+    /// Signed in, with mobile clients only.
+    Mobile,
+    /// Signed in, and every client says that its user is away.
     Away,
+    /// Not signed in; of a server without presence v2 (capability 11) perhaps with a mobile client.
+    Offline,
 }
 
 impl Presence {
-    pub(crate) fn from_wire(status: i32) -> Self {
-        match UserStatType::try_from(status) {
+    /// The status says only whether there is a desktop client; a newer server lists the kinds of all clients
+    /// beside it.
+    pub(crate) fn from_wire(stat: &base::UserStat) -> Self {
+        if stat.leave() {
+            return Self::Away;
+        }
+        match UserStatType::try_from(stat.status) {
             Ok(UserStatType::UserStatusOnline) => Self::Online,
             Ok(UserStatType::UserStatusLeave) => Self::Away,
-            Ok(UserStatType::UserStatusOffline) | Err(_) => Self::Offline,
+            Ok(UserStatType::UserStatusOffline) | Err(_) if stat.client_types.is_empty() => Self::Offline,
+            Ok(UserStatType::UserStatusOffline) | Err(_) => Self::Mobile,
         }
     }
 }

@@ -42,6 +42,9 @@ pub struct Options {
     /// What this device calls itself, the same at each sign-in: push tokens are kept per device.
     /// At most 64 bytes; none for a device that needs no name.
     pub device_id: Option<String>,
+    /// To be told of everybody who comes or goes with a desktop client, as clients of 2015 are. Else the session
+    /// is told of the users whose status it has asked for, of phones and absence too (presence v2).
+    pub presence_of_all: bool,
     /// Whether to connect again, without end, when the connection is lost or cannot be made.
     pub reconnect: bool,
     /// The first pause before connecting again; it doubles up to [`Options::longest_retry`], with
@@ -70,6 +73,7 @@ impl Options {
             digest: password::wire_digest(password),
             class,
             device_id: None,
+            presence_of_all: false,
             reconnect: false,
             first_retry: Duration::from_secs(3),
             longest_retry: Duration::from_mins(1),
@@ -173,7 +177,8 @@ pub enum Event {
     },
     /// The members of a group have changed. Comes to those who are in it and to those who were.
     Group(GroupChange),
-    /// Somebody came or went.
+    /// Somebody came or went: one whose status was asked for, or anybody with [`Options::presence_of_all`] and
+    /// from an old server.
     Presence {
         /// Who.
         user_id: u32,

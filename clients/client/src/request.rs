@@ -370,7 +370,8 @@ impl Request for UsersById {
     }
 }
 
-/// Who of these users is online, in the order asked.
+/// Who of these users is online, in the order asked. From then on, until the connection ends, the server tells of
+/// changes of them ([`Event::Presence`](crate::Event::Presence)); after a reconnect it is to be asked again.
 #[derive(Debug, Clone)]
 pub struct Status {
     /// The ids wanted, at most 5,000.
@@ -388,7 +389,7 @@ impl Request for Status {
     }
 
     fn read(&self, _me: u32, answer: Self::Answer) -> Result<Self::Output, Error> {
-        let read = |stat: &tt_proto::im::base_define::UserStat| (stat.user_id, Presence::from_wire(stat.status));
+        let read = |stat: &tt_proto::im::base_define::UserStat| (stat.user_id, Presence::from_wire(stat));
         Ok(answer.user_stat_list.iter().map(read).collect())
     }
 }

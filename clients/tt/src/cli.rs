@@ -312,7 +312,7 @@ Without a command, tt opens the interactive chat:
   Up, Down            lines that you typed before
   PageUp, PageDown    scroll; PageUp at the top loads older messages
   Ctrl-Q, Ctrl-C      quit
-Marks: + online, ~ away, - offline, * a group; (3) three unread messages. The
+Marks: + online, ^ with a phone only, ~ away, - offline, * a group; (3) three unread messages. The
 last line says who is typing.
 A line that begins with a slash is a command (two slashes: a message with one):
   /group NAME WHO...  make a group of yourself and others
@@ -344,8 +344,9 @@ listen --notices prints objects with the key notice besides:
   signature  user, text       avatar  user, url     own_pc  online
   group      group (id), added or removed (a list of persons), by, members (ids)
 kind is text, voice or unreadable; text is null unless kind is text. presence
-is online, away or offline. To a group, to is null and group is its id; the
-peer of a group's session is an object with group, its id.
+is online (with a desktop client), mobile (with a phone only), away or offline.
+To a group, to is null and group is its id; the peer of a group's session is an
+object with group, its id.
 
 Exit status:
   0  done

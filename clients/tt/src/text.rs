@@ -34,6 +34,7 @@ pub(crate) fn content(content: &Content, keep_lines: bool) -> String {
 pub(crate) fn presence(presence: Presence) -> &'static str {
     match presence {
         Presence::Online => "online",
+        Presence::Mobile => "mobile",
         Presence::Away => "away",
         Presence::Offline => "offline",
     }

@@ -72,6 +72,8 @@ struct Inner<S: 'static> {
     /// The peer asked for no new requests (0x0702).
     stopped: Cell<bool>,
     peer: RefCell<Option<Rc<PeerInfo>>>,
+    /// The peer of the current connection knows the cluster's secret.
+    proven: Cell<bool>,
     calls: RefCell<Calls<S>>,
     /// Taken out while it runs.
     handler: RefCell<Option<Box<dyn LinkHandler<S>>>>,
@@ -146,6 +148,7 @@ impl<S: 'static> Link<S> {
                 up_since: Cell::new(None),
                 stopped: Cell::new(false),
                 peer: RefCell::new(None),
+                proven: Cell::new(false),
                 calls: RefCell::new(calls),
                 handler: RefCell::new(Some(handler)),
                 noise: RefCell::new(LogLimit::new(NOISE_INTERVAL)),
@@ -192,6 +195,12 @@ impl<S: 'static> Link<S> {
     /// The peer's role: what it says it is, else what was dialled.
     pub fn peer_role(&self) -> Option<LinkRole> {
         self.peer().and_then(|peer| peer.role).or(self.inner.dialled)
+    }
+
+    /// Whether the peer has proven to know the cluster's secret. One that is believed for its address may still
+    /// do so after the link is up.
+    pub fn is_proven(&self) -> bool {
+        self.inner.proven.get()
     }
 
     /// Calls that wait for their answer.

@@ -12,6 +12,7 @@ mod helpers;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -20,7 +21,7 @@ use helpers::{apply, text, user};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tempfile::TempDir;
-use tt_db_proxy::store::embedded::Embedded;
+use tt_db_proxy::store::embedded::{DATABASE, Embedded};
 use tt_db_proxy::store::{Applied, GroupKind, GroupLimits, NewGroup, NewMessage, Peer, Store, StoreError, Write};
 use tt_tests::faults::{CUTS, Cut, Disk, FaultyDisk, Recording, Step};
 use tt_tests::{Random, report};
@@ -80,14 +81,20 @@ fn record(weather: Weather) -> Result<Run, String> {
     }
     let status = command.status().map_err(|error| error.to_string())?;
     assert!(status.success(), "the writer: {status}");
-    let acks = std::fs::read_to_string(disk.control().join("acks")).expect("acks");
-    let acked = acks.lines().map(|line| {
-        let mut words = line.splitn(4, ' ');
-        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("a number");
-        let (at, conversation, msg_id) = (number(), number() as usize, number() as u32);
-        Ack { at, conversation, msg_id, text: words.next().expect("a text").to_owned() }
-    });
-    Ok(Run { recording: disk.recording(), acked: acked.collect() })
+    Ok(Run::of(&disk))
+}
+
+impl Run {
+    fn of(disk: &FaultyDisk) -> Self {
+        let acks = std::fs::read_to_string(disk.control().join("acks")).expect("acks");
+        let acked = acks.lines().map(|line| {
+            let mut words = line.splitn(4, ' ');
+            let mut number = || words.next().and_then(|word| word.parse::<u64>().ok()).expect("a number");
+            let (at, conversation, msg_id) = (number(), number() as usize, number() as u32);
+            Ack { at, conversation, msg_id, text: words.next().expect("a text").to_owned() }
+        });
+        Self { recording: disk.recording(), acked: acked.collect() }
+    }
 }
 
 /// Not a test of its own: the process that is recorded. It writes to a new store, and after each acknowledgement
@@ -108,17 +115,7 @@ fn child_that_writes_on_a_watched_disk() {
             std::fs::remove_file(file).expect("a switch");
         }
     };
-    let store = store(Path::new(&home));
-    assert_eq!(user(&store, "carol"), CAROL);
-    let group = NewGroup {
-        kind: GroupKind::Temporary,
-        creator: ALICE,
-        name: "all".to_owned(),
-        avatar: String::new(),
-        members: vec![ALICE, BOB, CAROL],
-        limits: GroupLimits { members: 3, created: 1 },
-    };
-    assert!(matches!(apply(&store, Write::CreateGroup(group)), Ok(Applied::CreatedGroup { id: GROUP, .. })));
+    let store = prepared(Path::new(&home));
     let mut random = StdRng::seed_from_u64(4);
     let (mut refused, mut faults) = (0, 0);
     for number in 0..BATCHES {
@@ -137,14 +134,7 @@ fn child_that_writes_on_a_watched_disk() {
                 (random.random_range(0..CONVERSATIONS.len()), format!("{number}.{member} {filler}"))
             })
             .collect();
-        let mut batch: Vec<Write> = members
-            .iter()
-            .map(|(conversation, content)| {
-                let (from, to) = CONVERSATIONS[*conversation];
-                let id = content.split(' ').next().expect("a number").to_owned();
-                Write::Message(NewMessage { to, client_msg_id: Some(id), ..text(from, 0, content) })
-            })
-            .collect();
+        let mut batch = messages(&members);
         batch.push(Write::Read { user: BOB, peer: Peer::User(ALICE), up_to: Some(number) });
         let answers = store.apply(&batch);
         let at = std::fs::metadata(&log).expect("the record").len();
@@ -170,6 +160,32 @@ fn child_that_writes_on_a_watched_disk() {
     }
     // No last folding: the record ends with a full journal.
     std::process::exit(0);
+}
+
+/// A store with what the conversations need.
+fn prepared(home: &Path) -> Embedded {
+    let store = store(home);
+    assert_eq!(user(&store, "carol"), CAROL);
+    let group = NewGroup {
+        kind: GroupKind::Temporary,
+        creator: ALICE,
+        name: "all".to_owned(),
+        avatar: String::new(),
+        members: vec![ALICE, BOB, CAROL],
+        limits: GroupLimits { members: 3, created: 1 },
+    };
+    assert!(matches!(apply(&store, Write::CreateGroup(group)), Ok(Applied::CreatedGroup { id: GROUP, .. })));
+    store
+}
+
+/// A batch of messages by conversation and text; the text's first word is the client's id.
+fn messages(members: &[(usize, String)]) -> Vec<Write> {
+    let message = |(conversation, content): &(usize, String)| {
+        let (from, to) = CONVERSATIONS[*conversation];
+        let id = content.split(' ').next().expect("a number").to_owned();
+        Write::Message(NewMessage { to, client_msg_id: Some(id), ..text(from, 0, content) })
+    };
+    members.iter().map(message).collect()
 }
 
 /// A directory in memory where there is one: what a cut leaves is written often and synced by its store.
@@ -235,6 +251,9 @@ fn examine(directory: &Path, certain: &[&Ack], run: &Run) -> Result<(), String> 
             if oldest == 1 {
                 break;
             }
+            if rows.len() > sent.len() + certain.len() + 1_000 {
+                return Err(format!("the history of {peer:?} has no end"));
+            }
             begin = oldest - 1;
         }
         rows.reverse();
@@ -286,7 +305,172 @@ fn g7_a_power_cut_after_failed_syncs_and_full_disks_leaves_every_acked_message()
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What the two above are worth: with syncs left out, which is what `synchronous=OFF` does, they find it.
+/// How a journal without its last sync comes about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// The process is killed before the sync of its last batch.
+    Killed,
+    /// The sync of the last batch fails, and then the process ends.
+    FailedSync,
+    /// The sync of the last batch fails, and the process goes on.
+    SurvivedFailedSync,
+}
+
+/// Batches before it, of five messages each.
+const BATCHES_BEFORE: usize = 20;
+
+/// The batch whose sync is never made.
+fn last_batch() -> Vec<(usize, String)> {
+    (0..12).map(|number| (number % CONVERSATIONS.len(), format!("last.{number} {}", "y".repeat(900)))).collect()
+}
+
+/// Not a test of its own: the process that is recorded up to its last batch.
+#[test]
+#[ignore = "started by the test beside it"]
+fn child_that_leaves_a_journal_without_its_sync() {
+    let home = std::env::var_os("TT_TEST_HOME").expect("started by a test");
+    let switches = std::path::PathBuf::from(std::env::var_os("TT_DISK_FAULTS").expect("started by a test"));
+    let mut acks = Acks::open();
+    let store = prepared(Path::new(&home));
+    for number in 0..BATCHES_BEFORE {
+        // The last ones touch few pages: what a journal with a hole still has then hides only these.
+        let of = if number < BATCHES_BEFORE - 2 { CONVERSATIONS.len() } else { 1 };
+        if of == 1 {
+            let other = rusqlite::Connection::open(Path::new(&home).join(DATABASE)).expect("a database");
+            other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).expect("folded");
+        }
+        let members: Vec<_> = (0..5).map(|at| (at % of, format!("{number}.{at} {}", "x".repeat(2_000)))).collect();
+        acks.note(&members, store.apply(&messages(&members)));
+    }
+    let how = std::env::var("TT_TEST_LEFT").expect("started by a test");
+    // Only one sync fails: what follows it, such as the closing of the connection, must not take it for made.
+    let fault = if how == "Killed" { "sync-kills" } else { "sync-fails-once" };
+    std::fs::write(switches.join(fault), "").expect("a switch");
+    let answers = store.apply(&messages(&last_batch()));
+    assert!(answers.iter().all(|answer| matches!(answer, Err(StoreError::Uncertain(_)))), "{answers:?}");
+    if how == "SurvivedFailedSync" {
+        let _other = Reader::of_env(Path::new(&home));
+        acks.note(&last_batch(), store.apply(&messages(&last_batch())));
+    }
+    std::process::exit(0);
+}
+
+/// Not a test of its own: the process that finds that journal, and repeats the last batch.
+#[test]
+#[ignore = "started by the test beside it"]
+fn child_that_answers_from_what_it_finds() {
+    let home = std::env::var_os("TT_TEST_HOME").expect("started by a test");
+    let mut acks = Acks::open();
+    let _other = Reader::of_env(Path::new(&home));
+    // The disk still fails at first. An attempt that ends there must not have made it worse.
+    let switches = std::path::PathBuf::from(std::env::var_os("TT_DISK_FAULTS").expect("started by a test"));
+    std::fs::write(switches.join("sync-fails-once"), "").expect("a switch");
+    Embedded::open(Path::new(&home)).expect_err("it cannot be made certain");
+    assert!(!switches.join("sync-fails-once").exists(), "a sync has failed");
+    let store = Embedded::open(Path::new(&home)).expect("opens");
+    acks.note(&last_batch(), store.apply(&messages(&last_batch())));
+    std::process::exit(0);
+}
+
+/// Notes what a child has been promised.
+struct Acks(File);
+
+impl Acks {
+    fn open() -> Self {
+        let path = std::env::var_os("TT_TEST_ACKS").expect("started by a test");
+        Self(File::options().append(true).create(true).open(path).expect("a file"))
+    }
+
+    fn note(&mut self, members: &[(usize, String)], answers: Vec<Result<Applied, StoreError>>) {
+        let log = std::env::var_os("TT_DISK_LOG").expect("a watched disk");
+        let at = std::fs::metadata(log).expect("the record").len();
+        for ((conversation, content), answer) in members.iter().zip(answers) {
+            let Ok(Applied::Message { msg_id, .. }) = answer else { panic!("{answer:?}") };
+            writeln!(self.0, "{at} {conversation} {msg_id} {content}").expect("noted");
+        }
+    }
+}
+
+/// Somebody who reads the database all the while, as a backup does, and so keeps the journal from being emptied.
+struct Reader(#[expect(dead_code, reason = "kept open")] rusqlite::Connection);
+
+impl Reader {
+    fn of_env(home: &Path) -> Option<Self> {
+        std::env::var_os("TT_TEST_READER")?;
+        let db = rusqlite::Connection::open(home.join(DATABASE)).expect("a database");
+        db.execute_batch("BEGIN; SELECT count(*) FROM message").expect("reads");
+        Some(Self(db))
+    }
+}
+
+fn left_and_found(left: Left, read: bool) -> Result<Run, String> {
+    let home = home();
+    let disk = FaultyDisk::at(home.path());
+    let child = |name: &str| -> Result<std::process::ExitStatus, String> {
+        let mut command = Command::new(std::env::current_exe().expect("this test"));
+        command
+            .args(["--ignored", "--exact", name, "--nocapture"])
+            .env("TT_TEST_HOME", home.path())
+            .env("TT_TEST_ACKS", disk.control().join("acks"))
+            .env("TT_TEST_LEFT", format!("{left:?}"))
+            .stdout(Stdio::null());
+        if read {
+            command.env("TT_TEST_READER", "1");
+        }
+        disk.preload(&mut command)?;
+        command.status().map_err(|error| error.to_string())
+    };
+    let ended = child("child_that_leaves_a_journal_without_its_sync")?;
+    assert_eq!(ended.signal(), (left == Left::Killed).then_some(9), "{ended}");
+    assert!(ended.success() || left == Left::Killed, "{ended}");
+    if left != Left::SurvivedFailedSync {
+        disk.syncs_kill(false);
+        let ended = child("child_that_answers_from_what_it_finds")?;
+        assert!(ended.success(), "{ended}");
+    }
+    Ok(Run::of(&disk))
+}
+
+/// What is answered from a journal that no sync covered is certain all the same: it is made so before. The power is
+/// cut at every step from the last batch on.
+#[test]
+fn g7_what_a_kill_or_a_failed_sync_left_in_the_journal_is_on_disk_before_an_answer_rests_on_it() {
+    let name = "g7_what_a_kill_or_a_failed_sync_left_in_the_journal_is_on_disk_before_an_answer_rests_on_it";
+    let mut random = Random::seeded(name);
+    let mut wrong = Vec::new();
+    let mut cuts = 0;
+    for left in [Left::Killed, Left::FailedSync, Left::SurvivedFailedSync] {
+        for read in [false, true] {
+            let run = match left_and_found(left, read) {
+                Ok(run) => run,
+                Err(reason) => return report::skipped(name, &reason),
+            };
+            assert_eq!(run.acked.len(), BATCHES_BEFORE * 5 + last_batch().len());
+            let before = run.acked[BATCHES_BEFORE * 5 - 1].at;
+            let mut disk = Disk::new();
+            for (step, end) in run.recording.steps.iter().zip(&run.recording.ends) {
+                disk.step(step);
+                if *end < before {
+                    continue;
+                }
+                let certain: Vec<&Ack> = run.acked.iter().filter(|ack| ack.at <= *end).collect();
+                for cut in CUTS {
+                    let directory = scratch();
+                    disk.cut(cut, &mut random, directory.path());
+                    cuts += 1;
+                    if let Err(error) = examine(directory.path(), &certain, &run) {
+                        let after = certain.len() == run.acked.len();
+                        wrong.push(format!("{left:?}, with a reader: {read}, answered: {after}, {cut:?}: {error}"));
+                    }
+                }
+            }
+        }
+    }
+    report::say(&format!("{name}: {cuts} cuts, {} wrong", wrong.len()));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What the first two are worth: with syncs left out, which is what `synchronous=OFF` does, they find it.
 #[test]
 fn g7_without_syncs_acked_messages_are_lost_and_it_shows() {
     let name = "g7_without_syncs_acked_messages_are_lost_and_it_shows";

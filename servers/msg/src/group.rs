@@ -13,7 +13,7 @@ use tt_proto::im::group::{
     ImGroupInfoListReq, ImGroupInfoListRsp, ImGroupShieldReq, ImGroupShieldRsp, ImNormalGroupListReq,
     ImNormalGroupListRsp,
 };
-use tt_proto::pdu::{MAX_TEXT, encode};
+use tt_proto::pdu::{MAX_TEXT, MAX_TO_CLIENT, encode};
 use tt_proto::{Attach, Body};
 
 use crate::buddy::{any_db, ask, cut, unanswered};
@@ -125,6 +125,11 @@ pub(crate) fn change(request: &mut Request<'_>) {
 /// Returns what they were told.
 pub(crate) fn changed(server: &mut Server, notice: &ImGroupChangeMemberNotify, except: Option<Token>) -> Bytes {
     let pdu = encode(0, notice);
+    // Lists that come packed from another server are longer as clients get them.
+    if pdu.len() > MAX_TO_CLIENT {
+        server.metrics.ignored("group change");
+        return pdu;
+    }
     let told: BTreeSet<u32> = notice.chg_user_id_list.iter().chain(&notice.cur_user_id_list).copied().collect();
     for user in told {
         for device in server.clients.devices_mut(user).filter(|device| Some(device.conn.id()) != except) {

@@ -9,6 +9,7 @@ use tt_common::{Link, LinkHandler, LinkRole};
 use tt_proto::Command;
 use tt_proto::im::base_define::{ClientType, KickReasonType, UserStat, UserStatType};
 use tt_proto::im::buddy::{ImUsersStatReq, ImUsersStatRsp};
+use tt_proto::im::extension::{ImUserRouteReq, ImUserRouteRsp, UserRoute, UserRoutes};
 use tt_proto::im::server::{ImOnlineUserInfo, ImRoleSet, ImServerKickUser, ImUserStatusUpdate};
 use tt_proto::pdu::PduRef;
 
@@ -20,6 +21,9 @@ pub(crate) struct MsgLink;
 
 /// Ids answered of one status query; the rest of a longer list is not.
 const MAX_STATUS_IDS: usize = 5_000;
+
+/// Ids answered of one query for routes; the rest of a longer list is not. Each may take some hundred bytes.
+const MAX_ROUTE_IDS: usize = 1_000;
 
 /// Passed on, byte for byte, from one link to the others that they concern.
 const RELAYED: [Command; 8] = [
@@ -43,9 +47,11 @@ impl LinkHandler<Route> for MsgLink {
     fn on_pdu(&mut self, route: &mut Route, cx: &mut Context<Route>, link: &Link<Route>, pdu: PduRef<'_>) {
         let Ok(command) = Command::try_from(pdu.header.command) else { return link.ignore(cx, pdu) };
         let understood = match command {
-            Command::UserStatusUpdate => status_update(route, link, pdu),
-            Command::OnlineUserInfo => snapshot(route, link, pdu),
+            Command::UserStatusUpdate => status_update(route, cx, link, pdu),
+            Command::OnlineUserInfo => snapshot(route, cx, link, pdu),
             Command::UsersStatReq => status_query(route, link, pdu),
+            // Who is where is nobody's business who is only believed for an address. Old servers do not ask.
+            Command::UserRouteReq if link.is_proven() => route_query(route, link, pdu),
             Command::RoleSet => role_set(link, pdu),
             Command::SignInfoChangedNotify => {
                 // The sender too: its own clients learn of it in the same way as all others.
@@ -72,15 +78,16 @@ impl LinkHandler<Route> for MsgLink {
 }
 
 /// 0x070a. None if it does not parse, here and below.
-fn status_update(route: &mut Route, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()> {
+fn status_update(route: &mut Route, cx: &Context<Route>, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()> {
     let update: ImUserStatusUpdate = pdu.decode().ok()?;
     let client = ClientType::try_from(update.client_type).ok()?;
     let status = UserStatType::try_from(i32::try_from(update.user_status).ok()?).ok()?;
     route.reports_presence(link.id());
     let away = status == UserStatType::UserStatusLeave || update.leave();
+    let since = since(cx, update.signed_in_at);
     let user = update.user_id;
     let is_here = route.presence.links_of(user).any(|found| found == link.id());
-    let notices = route.presence.update(link.id(), user, Report { client, status, away });
+    let notices = route.presence.update(link.id(), user, Report { client, status, away, since });
     route.tell(&notices);
     if status != UserStatType::UserStatusOffline {
         if !is_here {
@@ -92,7 +99,7 @@ fn status_update(route: &mut Route, link: &Link<Route>, pdu: PduRef<'_>) -> Opti
 }
 
 /// 0x0708. An entry with a number that is no client type spoils the whole, as it does for a recorded server.
-fn snapshot(route: &mut Route, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()> {
+fn snapshot(route: &mut Route, cx: &Context<Route>, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()> {
     let snapshot: ImOnlineUserInfo = pdu.decode().ok()?;
     let connections: Option<Vec<_>> = snapshot
         .user_stat_list
@@ -101,7 +108,8 @@ fn snapshot(route: &mut Route, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()
             let client = ClientType::try_from(entry.client_type).ok()?;
             let status = UserStatType::try_from(entry.status).ok()?;
             let away = status == UserStatType::UserStatusLeave || entry.leave();
-            Some((entry.user_id, Report { client, status, away }))
+            let since = since(cx, entry.signed_in_at);
+            Some((entry.user_id, Report { client, status, away, since }))
         })
         .collect();
     let connections = connections?;
@@ -133,6 +141,28 @@ fn status_query(route: &Route, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()
         })
         .collect();
     let answer = ImUsersStatRsp { user_id: query.user_id, user_stat_list, attach_data: query.attach_data };
+    route.count_lost(link.send(pdu.header.seq, &answer));
+    Some(())
+}
+
+/// When a connection signed in, Unix seconds: as its msg server says, in microseconds, else now.
+fn since(cx: &Context<Route>, signed_in_at: Option<u64>) -> u32 {
+    let at = signed_in_at.map_or_else(|| cx.unix_time(), Duration::from_micros);
+    at.as_secs().try_into().unwrap_or(u32::MAX)
+}
+
+/// 0x0780: one entry per id, in the order asked.
+fn route_query(route: &Route, link: &Link<Route>, pdu: PduRef<'_>) -> Option<()> {
+    let query: ImUserRouteReq = pdu.decode().ok()?;
+    let routes = |user| {
+        let found = route.presence.routes(user).filter_map(|(link, client, since)| {
+            let server_id = route.peers.get(&link)?.link.peer().map_or_else(String::new, |peer| peer.server_id.clone());
+            Some(UserRoute { server_id: Some(server_id), client_type: Some(client as u32), since: Some(since) })
+        });
+        UserRoutes { user_id: Some(user), routes: found.collect() }
+    };
+    let user_list = query.user_id_list.into_iter().take(MAX_ROUTE_IDS).map(routes).collect();
+    let answer = ImUserRouteRsp { user_list, attach_data: query.attach_data };
     route.count_lost(link.send(pdu.header.seq, &answer));
     Some(())
 }

@@ -42,6 +42,8 @@ pub(crate) struct Report {
     pub(crate) status: UserStatType,
     /// Its user is away. Old msg servers say so in `status`.
     pub(crate) away: bool,
+    /// When it signed in, Unix seconds; of old msg servers when it was heard of.
+    pub(crate) since: u32,
 }
 
 /// Connections of one client type through one msg server.
@@ -52,6 +54,8 @@ struct Entry {
     count: u16,
     /// How many of them say that their user is away.
     away: u16,
+    /// When the first of them signed in, Unix seconds.
+    since: u32,
 }
 
 /// The table.
@@ -110,6 +114,12 @@ impl Presence {
     /// The links behind which the user is, some of them perhaps twice.
     pub(crate) fn links_of(&self, user: u32) -> impl Iterator<Item = u64> {
         self.users.get(&user).map(Vec::as_slice).unwrap_or_default().iter().map(|entry| entry.link)
+    }
+
+    /// Where the user is: link, kind of client, and since when it has one of that kind, Unix seconds.
+    pub(crate) fn routes(&self, user: u32) -> impl Iterator<Item = (u64, ClientType, u32)> {
+        let entries = self.users.get(&user).map(Vec::as_slice).unwrap_or_default();
+        entries.iter().map(|entry| (entry.link, entry.client, entry.since))
     }
 
     /// The links other than `link` behind which the user has a client of the same class.
@@ -246,8 +256,9 @@ impl Presence {
             Some(entry) => {
                 entry.count = entry.count.saturating_add(1);
                 entry.away = entry.away.saturating_add(away);
+                entry.since = entry.since.min(report.since);
             }
-            None => entries.push(Entry { link, client: report.client, count: 1, away }),
+            None => entries.push(Entry { link, client: report.client, count: 1, away, since: report.since }),
         }
     }
 

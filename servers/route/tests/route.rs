@@ -4,19 +4,23 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use netlib::{CloseReason, Context, Reactor, ReactorConfig};
 use support::{DEADLINE, RawPeer, assault, http_get, legacy_cluster};
-use tt_common::{LinkRole, RoleHandle};
+use tt_common::{
+    CallError, ClusterConfig, Identity, Link, LinkHandler, LinkOptions, LinkRole, Metrics, RoleHandle, Trust,
+};
 use tt_proto::im::base_define::{ClientType, MsgType, ServerUserStat, UserStat, UserStatType};
 use tt_proto::im::buddy::{ImSignInfoChangedNotify, ImUserStatNotify, ImUsersStatReq, ImUsersStatRsp};
-use tt_proto::im::extension::ImLinkHello;
+use tt_proto::im::extension::{ImLinkHello, ImUserRouteReq, ImUserRouteRsp};
 use tt_proto::im::group::ImGroupChangeMemberNotify;
 use tt_proto::im::message::{ImMsgData, ImMsgDataReadNotify};
 use tt_proto::im::server::{
     ImOnlineUserInfo, ImRoleSet, ImServerKickUser, ImServerPcLoginStatusNotify, ImUserStatusUpdate,
 };
+use tt_proto::pdu::PduRef;
 use tt_proto::{Command, pdu};
 use tt_route::Config;
 
@@ -34,8 +38,12 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::of(legacy_cluster())
+    }
+
+    fn of(cluster: ClusterConfig) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config { listen: any, metrics_listen: any, cluster: legacy_cluster(), ..Config::default() };
+        let config = Config { listen: any, metrics_listen: any, cluster, ..Config::default() };
         let listeners = config.bind().expect("free ports");
         let addr = listeners.links.local_addr().expect("bound");
         let metrics = listeners.metrics.local_addr().expect("bound");
@@ -448,4 +456,143 @@ fn g4_a_message_that_overtakes_the_report_of_its_receivers_sign_in_follows_it() 
     second.0.send(0, &ImUserStatusUpdate { client_type: ClientTypeIos.into(), ..report });
     second.fence();
     server.wait_for_metric("teamtalk_relayed_late_total 2");
+}
+
+const SECRET: &[u8] = b"known to every server of this cluster";
+
+/// A route server that believes whoever proves to know the secret, and sockets.
+fn sworn() -> (Server, tempfile::TempDir) {
+    let home = tempfile::tempdir().expect("a directory");
+    let secret_file = home.path().join("secret");
+    std::fs::write(&secret_file, SECRET).expect("written");
+    std::fs::set_permissions(&secret_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
+    (Server::of(ClusterConfig { secret_file, ..legacy_cluster() }), home)
+}
+
+/// A server that asks where users are, over a link that it has proven itself on.
+struct Asker {
+    reactor: Reactor<Asked>,
+    link: Link<Asked>,
+    asked: Asked,
+}
+
+/// Server, client type, and since when.
+type Place = (String, u32, u32);
+
+#[derive(Default)]
+struct Asked {
+    answers: Vec<Result<ImUserRouteRsp, CallError>>,
+    downs: usize,
+}
+
+struct Nothing;
+
+impl LinkHandler<Asked> for Nothing {
+    fn on_pdu(&mut self, _: &mut Asked, _: &mut Context<Asked>, _: &Link<Asked>, _: PduRef<'_>) {}
+
+    fn on_down(&mut self, asked: &mut Asked, _: &mut Context<Asked>, _: &Link<Asked>, _: &CloseReason) {
+        asked.downs += 1;
+    }
+}
+
+impl Asker {
+    fn at(server: &Server) -> Self {
+        let mut reactor = Reactor::new(ReactorConfig::default()).expect("a reactor");
+        let identity = Identity::new(LinkRole::Msg, "msg-asks");
+        let options = LinkOptions::new(identity, Metrics::new(), Trust::in_secret(SECRET));
+        let link = Link::dial(reactor.context(), LinkRole::Route, server.addr, options, Box::new(Nothing));
+        let mut asker = Self { reactor, link, asked: Asked::default() };
+        asker.until(|asker| asker.link.is_proven());
+        asker
+    }
+
+    fn until(&mut self, done: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !done(self) {
+            assert!(start.elapsed() < DEADLINE, "nothing came");
+            self.reactor.run_once(&mut self.asked, Some(Duration::from_millis(20))).expect("a tick");
+        }
+    }
+
+    fn routes(&mut self, users: Vec<u32>) -> Vec<(u32, Vec<Place>)> {
+        let query = ImUserRouteReq { user_id_list: users, attach_data: None };
+        self.link.call(self.reactor.context(), 5, query, DEADLINE, |asked: &mut Asked, _, answer| {
+            asked.answers.push(answer);
+        });
+        self.until(|asker| !asker.asked.answers.is_empty());
+        let answer = self.asked.answers.remove(0).expect("an answer");
+        let user = |user: tt_proto::im::extension::UserRoutes| {
+            let mut routes: Vec<_> = user
+                .routes
+                .iter()
+                .map(|route| (route.server_id().to_owned(), route.client_type(), route.since()))
+                .collect();
+            routes.sort_unstable();
+            (user.user_id(), routes)
+        };
+        answer.user_list.into_iter().map(user).collect()
+    }
+}
+
+/// spec/gaps.md §4.
+#[test]
+fn a_query_for_routes_tells_a_proven_link_where_users_are_and_since_when() {
+    let (server, _home) = sworn();
+    let mut one = server.msg_server(&[(BOB, PC)]);
+    let mut old = MsgServer(RawPeer::connect(server.addr));
+    let report = ImUserStatusUpdate {
+        user_status: ON as u32,
+        user_id: ALICE,
+        client_type: PC.into(),
+        signed_in_at: Some(1_700_000_000_999_999),
+        sign_in_id: Some(1),
+        ..ImUserStatusUpdate::default()
+    };
+    one.0.send(0, &ImUserStatusUpdate { signed_in_at: Some(1_700_000_060_000_000), ..report });
+    one.0.send(0, &report);
+    one.expect(&[Told::Pc(ALICE, true), Told::Status(ALICE, ON), Told::Pc(ALICE, true), Told::Status(ALICE, ON)]);
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let before = now() as u32;
+    old.update(ALICE, PHONE, ON);
+    for msg in [&mut one, &mut old] {
+        msg.expect(&[Told::Pc(ALICE, true)]);
+    }
+
+    let mut asker = Asker::at(&server);
+    let found = asker.routes(vec![ALICE, 99, BOB, ALICE, 0, u32::MAX]);
+    let users: Vec<u32> = found.iter().map(|(user, _)| *user).collect();
+    assert_eq!(users, [ALICE, 99, BOB, ALICE, 0, u32::MAX]);
+    let [(server_id, client, since), here] = &found[0].1[..] else { panic!("{found:?}") };
+    // A server of 2015 has no name and does not say when.
+    assert_eq!((server_id.as_str(), *client), ("", PHONE as u32));
+    assert!((before..=now() as u32).contains(since), "{since}");
+    assert_eq!(*here, ("test-msg".to_owned(), PC as u32, 1_700_000_000), "the first of two");
+    assert_eq!(found[3], found[0]);
+    assert_eq!((found[1].1.len(), found[4].1.len(), found[5].1.len()), (0, 0, 0), "they are nowhere");
+    assert_eq!(found[2].1[0].0, "test-msg");
+    // Whoever has left is nowhere.
+    one.update(BOB, PC, OFF);
+    one.expect(&[Told::Status(BOB, OFF)]);
+    assert_eq!(asker.routes(vec![BOB]), [(BOB, Vec::new())]);
+}
+
+#[test]
+fn a_query_for_routes_has_a_limit_and_no_answer_for_who_has_proven_nothing() {
+    let (server, _home) = sworn();
+    let mut asker = Asker::at(&server);
+    let found = asker.routes((0..100_000).collect());
+    assert_eq!(found.len(), 1_000);
+    assert_eq!(found[999], (999, Vec::new()));
+    assert_eq!(asker.routes(Vec::new()), []);
+    // What does not parse is counted, as everywhere, and costs nobody the link.
+    asker.link.send_frame(pdu::encode_raw(Command::UserRouteReq.id(), 1, &[0xff; 20])).expect("up");
+    assert_eq!(asker.routes(vec![ALICE]), [(ALICE, Vec::new())]);
+    server.wait_for_metric("teamtalk_malformed_bodies_total 1");
+    assert_eq!(asker.asked.downs, 0);
+
+    // Believed for its address only: as if the command were not known.
+    let mut unproven = server.msg_server(&[(ALICE, PC)]);
+    unproven.0.send(1, &ImUserRouteReq { user_id_list: vec![ALICE], attach_data: None });
+    unproven.fence();
+    server.wait_for_metric("teamtalk_unknown_commands_total 1");
 }

@@ -5,6 +5,7 @@ mod accounts;
 mod banner;
 mod cluster;
 mod commands;
+mod descriptors;
 mod failure;
 mod ports;
 mod probe;

@@ -8,6 +8,8 @@ mod fleet;
 mod golden;
 mod hostile;
 mod recorded_peers;
+mod rules;
 mod schema;
 mod steps;
 mod tap;
+mod unasked;

@@ -26,14 +26,14 @@ use crate::{
 };
 
 /// The msg server and the addresses of the servers that the test plays.
-struct World {
-    log: Log,
-    msg: SocketAddr,
+pub(crate) struct World {
+    pub(crate) log: Log,
+    pub(crate) msg: SocketAddr,
     role: Option<RoleHandle>,
 }
 
 /// Answers one PDU on a link: with a PDU, or not.
-type Answer = Arc<dyn Fn(&Pdu) -> Option<Vec<u8>> + Send + Sync>;
+pub(crate) type Answer = Arc<dyn Fn(&Pdu) -> Option<Vec<u8>> + Send + Sync>;
 
 /// A command and a body.
 type Said = (u16, Vec<u8>);
@@ -60,7 +60,7 @@ fn play(answer: Answer) -> SocketAddr {
 }
 
 impl World {
-    fn start(login: Answer, route: Answer, db: Answer) -> Self {
+    pub(crate) fn start(login: Answer, route: Answer, db: Answer) -> Self {
         fleet::count_panics();
         let log = Log::default();
         let db = log.tap("M1", "D", play(db));
@@ -129,7 +129,7 @@ fn recorded_answer(all: &[Recorded], from: &str, question: &Pdu) -> Option<Vec<u
 }
 
 /// Lets in everybody whose name is a t and a number.
-fn validate(question: &Pdu) -> Option<Vec<u8>> {
+pub(crate) fn validate(question: &Pdu) -> Option<Vec<u8>> {
     let request: server::ImValidateReq = question.decode();
     let user_id = request.user_name.strip_prefix('t')?.parse().ok().filter(|id| *id < 9);
     let answer = server::ImValidateRsp {
@@ -142,7 +142,7 @@ fn validate(question: &Pdu) -> Option<Vec<u8>> {
     Some(pack(0x0704, question.seq, &answer.encode_to_vec()))
 }
 
-fn sign_in(world: &World, user: u32, class: Class) -> Client {
+pub(crate) fn sign_in(world: &World, user: u32, class: Class) -> Client {
     let account = tt_tests::Account { name: format!("t{user:03}"), password: "any".to_owned(), id: user };
     Client::sign_in(world.msg, &account, class)
 }

@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tt_client::{ClientClass, Event, Options, Presence, ServerUrl};
 use tt_proto::im::{buddy, login, message};
+use tt_proto::password::wire_digest;
 use tt_tests::{Class, Client, Home, PATIENCE, command};
 
 const ONLINE: i32 = 1;
@@ -101,6 +103,53 @@ fn presence_means_that_a_desktop_is_on() {
     let off: buddy::ImpcLoginStatusNotify = bobs_phone.notice(command::PC_LOGIN_STATUS_NOTIFY);
     assert_eq!((off.user_id, off.login_stat), (bob, OFFLINE));
     assert_eq!(status_of(&mut alice, &[bob]), [(bob, OFFLINE)]);
+}
+
+/// Capability 11 (spec/gaps.md §5): of users whose status was asked for, and of nobody else.
+#[test]
+fn the_client_library_hears_of_phones_and_absence_of_who_it_asked_about() {
+    let home = Home::new();
+    let dev = home.start();
+    let (alice, bob) = (dev.account("alice"), dev.account("bob"));
+    let server: ServerUrl = format!("http://{}", dev.address("login_http")).parse().expect("a URL");
+    let options = Options::new(server, &alice.name, &alice.password, ClientClass::Pc);
+    let (client, events) = tt_client::Client::login(options).expect("signed in");
+    let becomes = |expected: Presence| {
+        loop {
+            match events.next(PATIENCE).expect("an event") {
+                Event::Presence { user_id, presence } => {
+                    assert_eq!(user_id, bob.id, "nobody else was asked about");
+                    if presence == expected {
+                        return;
+                    }
+                }
+                Event::Online { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    assert_eq!(client.status(&[bob.id, 77]), Ok(vec![(bob.id, Presence::Offline), (77, Presence::Offline)]));
+    let phone = dev.sign_in("bob", Class::Mobile);
+    becomes(Presence::Mobile);
+    assert_eq!(client.status(&[bob.id]), Ok(vec![(bob.id, Presence::Mobile)]));
+    let desktop = dev.sign_in("bob", Class::Pc);
+    becomes(Presence::Online);
+    drop(desktop);
+    becomes(Presence::Mobile);
+    drop(phone);
+    becomes(Presence::Offline);
+    let mut away = Client::connect(dev.address("msg"));
+    let request = login::ImLoginReq {
+        user_name: bob.name.clone(),
+        password: wire_digest(&bob.password),
+        online_status: 3,
+        client_type: Class::Pc as i32,
+        ..Default::default()
+    };
+    let answer: login::ImLoginRes = away.request(command::REQ_USERLOGIN, &request, command::RES_USERLOGIN);
+    assert_eq!(answer.result_code, 0);
+    becomes(Presence::Away);
+    assert_eq!(client.status(&[bob.id]), Ok(vec![(bob.id, Presence::Away)]));
 }
 
 #[test]

@@ -91,6 +91,10 @@ fn users_sessions_and_status_name_people() {
         status[0]["presence"].as_str().map(str::to_owned)
     };
     assert_eq!(presence("bob").as_deref(), Some("offline"));
+    let _phone = dev.sign_in("bob", Class::Mobile);
+    assert_eq!(presence("bob").as_deref(), Some("mobile"));
+    let shown = done(tt(&home, &dev, "alice", &["users"]));
+    assert!(shown.lines().any(|line| line.contains(" bob") && line.ends_with(" mobile")), "{shown}");
     let mut bob = dev.sign_in("bob", Class::Pc);
     assert_eq!(presence("bob").as_deref(), Some("online"));
 

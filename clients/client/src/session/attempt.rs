@@ -18,6 +18,9 @@ use crate::{Error, Event, Options, SendLimit, User, discovery};
 /// understood and messages carry the client's id (1); a read cursor means exactly that number (12).
 const CAPABILITIES: u64 = CAP_MESSAGE_IDS | 1 << 12;
 
+/// Presence v2: phones and absence are shown, and only users asked about are told of.
+const CAP_PRESENCE: u64 = 1 << 11;
+
 /// The server recognises a message that is sent twice.
 const CAP_MESSAGE_IDS: u64 = 1 << 1;
 
@@ -101,7 +104,7 @@ impl<S: 'static> Session<S> {
             online_status: UserStatType::UserStatusOnline as i32,
             client_type: options.class.client_type() as i32,
             client_version: Some(concat!("tt/", env!("CARGO_PKG_VERSION")).to_owned()),
-            capabilities: Some(CAPABILITIES),
+            capabilities: Some(if options.presence_of_all { CAPABILITIES } else { CAPABILITIES | CAP_PRESENCE }),
             device_id: options.device_id.clone(),
             ..Default::default()
         };

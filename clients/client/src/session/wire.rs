@@ -43,7 +43,7 @@ impl<S: 'static> Wire<S> {
             }
             Command::UserStatNotify => {
                 let notify: buddy::ImUserStatNotify = pdu.decode().map_err(bad)?;
-                let presence = Presence::from_wire(notify.user_stat.status);
+                let presence = Presence::from_wire(&notify.user_stat);
                 session.emit(state, cx, Event::Presence { user_id: notify.user_stat.user_id, presence });
             }
             Command::RemoveSessionNotify => {

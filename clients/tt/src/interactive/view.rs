@@ -91,6 +91,7 @@ fn draw_contacts(frame: &mut Frame<'_>, area: Rect, app: &App) {
 fn mark(who: &Who) -> char {
     match who {
         Who::User(_, Presence::Online) => '+',
+        Who::User(_, Presence::Mobile) => '^',
         Who::User(_, Presence::Away) => '~',
         Who::User(_, Presence::Offline) => '-',
         Who::Group(_) => '*',

@@ -134,6 +134,7 @@ impl<S: 'static> LinkConn<S> {
             self.refuse(cx, conn, "its cluster secret is another one");
             return;
         }
+        self.link.inner.proven.set(true);
         if let Stage::Proof(_, info) = mem::replace(&mut self.stage, Stage::Settled) {
             self.settle(state, cx, conn, Some(info));
         }
@@ -279,6 +280,7 @@ impl<S: 'static> FrameHandler<S> for LinkConn<S> {
         let link = &self.link;
         let inner = &link.inner;
         *inner.conn.borrow_mut() = None;
+        inner.proven.set(false);
         let was_up = inner.up_since.take().is_some();
         let pending = inner.calls.borrow_mut().drain();
         for call in pending {

@@ -17,7 +17,7 @@ fn status(status: UserStatType) -> Notice {
 const DETAIL: Notice = Notice::Detail { user: ALICE };
 
 fn report(client: ClientType, status: UserStatType) -> Report {
-    Report { client, status, away: status == LEAVE }
+    Report { client, status, away: status == LEAVE, since: 7 }
 }
 
 /// What of the notices old clients and servers are told.

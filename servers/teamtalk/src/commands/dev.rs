@@ -19,6 +19,7 @@ use crate::{
     banner,
     cluster::{self, Cluster},
     commands::{DEFAULT_DATA, say},
+    descriptors,
     failure::{Failure, Kind, Outcome},
     ports::{LOGIN_PDU, MAX_BASE, address_of},
     probe,
@@ -96,6 +97,7 @@ pub(crate) fn run(options: &Options) -> Outcome {
     let advertised = options.advertised()?;
     let watch = Watch::start()?;
     logging::init();
+    descriptors::raise();
     // What is wrong with the data directory shows here, before anything runs; from here on it is
     // this process's.
     let store = open_store(&options.data)?;

@@ -19,6 +19,7 @@ use tt_db_proxy::store::embedded::{Embedded, OpenError};
 
 use crate::{
     commands::say,
+    descriptors,
     failure::{Failure, Kind, Outcome},
     serving::{self, News, Watch},
 };
@@ -49,6 +50,7 @@ pub(crate) fn db_proxy(options: &Options) -> Outcome {
     }
     let watch = Watch::start()?;
     logging::init();
+    descriptors::raise();
     let Some(store) = stand_by(&config.data, &watch)? else { return Ok(()) };
     // Only now: a msg server must not take the port of one that waits for one that serves.
     let listeners = config.bind()?;
@@ -85,6 +87,7 @@ fn serve<C: RoleConfig, L>(
 ) -> Outcome {
     let watch = Watch::start()?;
     logging::init();
+    descriptors::raise();
     let config: C = config::load(Some(&options.config))?;
     let listeners = bind(&config)?;
     run(&watch, C::ROLE, spawn(config, listeners))

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
 use super::directory::{self, DATABASE, OpenError};
@@ -20,7 +21,9 @@ const STATEMENTS: usize = 64;
 /// between batches, while nobody waits for an answer.
 pub(super) fn open_serving(directory: &Path) -> Result<Connection, OpenError> {
     let db = open_writer(directory)?;
-    db.pragma_update(None, "wal_autocheckpoint", 0).map_err(|error| open_error(directory, error))?;
+    db.pragma_update(None, "wal_autocheckpoint", 0)
+        .and_then(|()| keep_journal(&db))
+        .map_err(|error| open_error(directory, error))?;
     Ok(db)
 }
 
@@ -50,6 +53,12 @@ pub(super) fn open_writer(directory: &Path) -> Result<Connection, OpenError> {
         return Err(OpenError::TooNew { path: directory.join(DATABASE), found, known: schema::VERSION });
     }
     Ok(db)
+}
+
+/// Closing the last connection neither folds nor removes the journal: one that closes after a failed sync does not
+/// know what of the journal is on disk.
+fn keep_journal(db: &Connection) -> rusqlite::Result<()> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 fn unusable(code: std::ffi::c_int, why: &str) -> rusqlite::Error {
@@ -125,6 +134,7 @@ impl Readers {
 fn open_reader(directory: &Path) -> rusqlite::Result<Connection> {
     let db = open_plain(directory)?;
     db.pragma_update(None, "query_only", true)?;
+    keep_journal(&db)?;
     Ok(db)
 }
 

@@ -13,7 +13,7 @@ use thiserror::Error;
 /// The database file in the data directory.
 pub const DATABASE: &str = "teamtalk.db";
 /// The database's journal.
-const JOURNAL: &str = "teamtalk.db-wal";
+pub(super) const JOURNAL: &str = "teamtalk.db-wal";
 /// The lock file of the serving process; it holds the process id as text.
 pub const LOCK: &str = "LOCK";
 /// The file of the high-water marks: the highest message id of each conversation.
@@ -187,7 +187,7 @@ pub(super) fn lock(directory: &Path) -> Result<Lock, OpenError> {
     Ok(Lock(file))
 }
 
-fn not_opened(directory: &Path, name: &str, error: io::Error) -> OpenError {
+pub(super) fn not_opened(directory: &Path, name: &str, error: io::Error) -> OpenError {
     match error.kind() {
         io::ErrorKind::StorageFull => OpenError::Full(directory.join(name)),
         _ => not_writable(directory, error),

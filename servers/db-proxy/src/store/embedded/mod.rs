@@ -15,6 +15,7 @@ mod batch;
 mod connection;
 mod directory;
 mod groups;
+mod journal;
 mod marks;
 mod reads;
 mod recovery;
@@ -39,6 +40,7 @@ use super::{
 use accounts::Trouble;
 use connection::{Readers, open_error, open_serving, open_writer, store_error};
 use marks::Marks;
+use recovery::RecoveryError;
 use writer::Writer;
 
 pub use directory::{DATABASE, LOCK, MARKS, OpenError, create};
@@ -92,19 +94,21 @@ pub struct Embedded {
 
 impl Embedded {
     /// Opens the store in an existing directory, for this process alone. Makes the database where
-    /// there is none, migrates an older one, and holds the high-water marks against the rows.
+    /// there is none, makes certain what a killed process left in the journal, migrates an older
+    /// database, and holds the high-water marks against the rows.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         directory::check(directory)?;
         let lock = directory::lock(directory)?;
         let mut db = open_serving(directory)?;
+        let failed = |error| match error {
+            RecoveryError::Database(error) => open_error(directory, error),
+            RecoveryError::Marks(error) => OpenError::Failed { path: directory.join(MARKS), error: error.to_string() },
+            RecoveryError::Journal(error) => directory::not_opened(directory, directory::JOURNAL, error),
+        };
+        journal::settle(&mut db, directory).map_err(failed)?;
         schema::migrate(&mut db).map_err(|error| open_error(directory, error))?;
         let marks = Marks::new(directory::open_file(directory, MARKS)?);
-        let findings = recovery::reconcile(&mut db, &marks).map_err(|error| match error {
-            recovery::RecoveryError::Database(error) => open_error(directory, error),
-            recovery::RecoveryError::Marks(error) => {
-                OpenError::Failed { path: directory.join(MARKS), error: error.to_string() }
-            }
-        })?;
+        let findings = recovery::reconcile(&mut db, &marks).map_err(failed)?;
         let counters = Counters::default();
         counters.count_findings(findings);
         Ok(Self {

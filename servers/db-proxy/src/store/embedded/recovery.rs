@@ -31,6 +31,8 @@ pub(super) enum RecoveryError {
     Database(#[from] rusqlite::Error),
     #[error("the high-water marks: {0}")]
     Marks(#[from] std::io::Error),
+    #[error("the journal: {0}")]
+    Journal(std::io::Error),
 }
 
 struct Conversation {

@@ -3,15 +3,14 @@
 //! it knows what is on disk (G1, G7).
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 
-use super::connection::{BUSY_TIMEOUT, Readers, connection_survives, open_serving, store_error};
+use super::connection::{Readers, connection_survives, open_serving, store_error};
 use super::marks::{Mark, Marks};
-use super::{Counters, batch, recovery, schema};
+use super::{Counters, batch, journal, recovery, schema};
 use crate::store::{Applied, StoreError, Write};
 
 /// Roughly how much journal may gather before it is folded into the database, in bytes.
@@ -19,9 +18,6 @@ const CHECKPOINT_AFTER: usize = 4 << 20;
 
 /// A journal with more pages than this begins anew even if readers have to wait for that.
 const JOURNAL_PAGES: i64 = 4_096;
-
-/// SQLite's journal, beside the database.
-const JOURNAL: &str = "teamtalk.db-wal";
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -90,9 +86,9 @@ impl Writer {
         }
         self.journal = 0;
         self.sync_marks();
-        let folded = self.with(counters, |db| checkpoint(db, "PASSIVE")).and_then(|pages| {
+        let folded = self.with(counters, |db| journal::fold(db)).and_then(|pages| {
             if pages > JOURNAL_PAGES {
-                return readers.hold_off(|| self.with(counters, restart_journal));
+                return readers.hold_off(|| self.with(counters, |db| journal::restart(db)));
             }
             Ok(())
         });
@@ -101,12 +97,14 @@ impl Writer {
         }
     }
 
-    /// The last checkpoint, so that a closed store is one database file.
+    /// The last folding, so that a closed store is one database file.
     pub(super) fn close(&mut self) {
         self.write_marks();
         self.sync_marks();
         if let Some(db) = self.db.take()
-            && let Err(error) = checkpoint(&db, "TRUNCATE")
+            // Removed with the connection now that it is empty.
+            && let Err(error) =
+                journal::empty(&db).and_then(|()| db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false))
         {
             log::warn!("the journal stays beside the database: {error}");
         }
@@ -119,18 +117,16 @@ impl Writer {
         Ok(self.db.as_mut().expect("opened above"))
     }
 
-    /// Opens anew after a failure. The journal's tail may be in the page cache and not on disk, so
-    /// everything is first folded into the database and synced there, and every acknowledged
-    /// message must still be found; only then does the store go on.
+    /// Opens anew after a failure. The journal's tail may be in the page cache and not on disk, so it
+    /// is first made certain, and every acknowledged message must still be found; only then does the
+    /// store go on.
     fn reopen(&mut self, counters: &Counters) -> Result<Connection, StoreError> {
         let failed = |error: &dyn std::fmt::Display| StoreError::Failed(error.to_string());
         let mut db = open_serving(&self.directory).map_err(|error| failed(&error))?;
-        checkpoint(&db, "TRUNCATE").map_err(|error| store_error(&error))?;
-        // That the journal is empty must be on disk as well: frames whose sync failed may be missing in it, and
-        // what is left before them would hide newer pages of the database. SQLite does not sync this.
-        File::open(self.directory.join(JOURNAL))
-            .and_then(|journal| journal.sync_all())
-            .map_err(|error| failed(&error))?;
+        journal::settle(&mut db, &self.directory).map_err(|error| match error {
+            recovery::RecoveryError::Database(error) => store_error(&error),
+            other => failed(&other),
+        })?;
         if schema::version(&db).map_err(|error| store_error(&error))? != schema::VERSION {
             return Err(StoreError::Failed("the database was replaced".to_owned()));
         }
@@ -158,28 +154,6 @@ impl Writer {
             log::error!("the high-water marks could not be synced: {error}");
         }
     }
-}
-
-/// Makes the next commit write at the journal's beginning. Does not wait for other processes: one
-/// that reads for long, such as a backup, must not hold up messages.
-fn restart_journal(db: &mut Connection) -> rusqlite::Result<()> {
-    db.busy_timeout(Duration::ZERO)?;
-    let restarted = checkpoint(db, "RESTART");
-    db.busy_timeout(BUSY_TIMEOUT)?;
-    restarted.map(drop)
-}
-
-/// Returns the pages in the journal.
-fn checkpoint(db: &Connection, mode: &str) -> rusqlite::Result<i64> {
-    let (busy, pages): (bool, i64) =
-        db.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    if busy && mode == "TRUNCATE" {
-        return Err(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY),
-            Some("a reader holds the journal".to_owned()),
-        ));
-    }
-    Ok(pages)
 }
 
 #[cfg(test)]

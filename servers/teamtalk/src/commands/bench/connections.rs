@@ -96,10 +96,7 @@ impl Load {
         let target = if self.began.is_some() { self.clients } else { self.first };
         while self.sessions.len() < target && self.sessions.len() - self.online < AT_ONCE {
             let number = self.sessions.len();
-            let mut options = self.system.options(&self.system.people[number], self.class);
-            options.message_server = Some(self.scouted.server);
-            options.local_address = crowd::address(self.scouted.server, number);
-            options.login_timeout = Duration::from_mins(1);
+            let options = crowd::member(&self.system, &self.scouted, number, self.class);
             let begun = Instant::now();
             let session = Session::open(cx, options, move |load: &mut Self, cx, event| match event {
                 Event::Online { .. } => {

@@ -3,9 +3,10 @@
 //! what one address may do; on loopback a crowd therefore comes from many addresses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use netlib::{Context, Reactor, ReactorConfig};
-use tt_client::{ClientClass, Event, SendLimit, Session};
+use tt_client::{ClientClass, Event, Options, SendLimit, Session};
 
 use super::{System, client_failed};
 use crate::failure::{Failure, Kind, Outcome};
@@ -33,6 +34,16 @@ pub(super) fn run<S: 'static>(state: &mut S, begin: impl FnOnce(&mut S, &mut Con
 pub(super) struct Scouted {
     pub(super) server: SocketAddr,
     pub(super) limit: Option<SendLimit>,
+}
+
+/// The sign-in of the person with that number, at the server that was found and from an address of its own. It may
+/// take long: many sign in at once.
+pub(super) fn member(system: &System, scouted: &Scouted, number: usize, class: ClientClass) -> Options {
+    let mut options = system.options(&system.people[number], class);
+    options.message_server = Some(scouted.server);
+    options.local_address = address(scouted.server, number);
+    options.login_timeout = Duration::from_mins(1);
+    options
 }
 
 /// Signs one client in the way every client does, and out again: says which msg server the login

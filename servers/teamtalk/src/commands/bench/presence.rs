@@ -108,10 +108,9 @@ struct Load {
 
 impl Load {
     fn options(&self, number: usize) -> Options {
-        let mut options = self.system.options(&self.system.people[number], ClientClass::Pc);
-        options.message_server = Some(self.scouted.server);
-        options.local_address = crowd::address(self.scouted.server, number);
-        options.login_timeout = Duration::from_mins(1);
+        let mut options = crowd::member(&self.system, &self.scouted, number, ClientClass::Pc);
+        // The costlier way, and what clients of 2015 get: everybody is told of everybody.
+        options.presence_of_all = true;
         options
     }
 
