@@ -7,8 +7,9 @@
 //! later, so after a route link has returned, the recent sessions of everybody here are looked through.
 //!
 //! A server that remembers nothing of a conversation, because it has just started, cannot tell from an id
-//! whether the ones before it came when somebody else served its users. It asks for the last of them too: what was
-//! sent after a device signed in here has passed it by.
+//! whether the ones before it came when somebody else served its users, or are on their way still. It asks for the last
+//! of them too, and goes on back for as long as what it finds is younger than a device here: what was sent after a
+//! device signed in has passed it by.
 //!
 //! What is fetched goes only to devices that were signed in when it was sent: the others find it in their unread
 //! counts and history.
@@ -57,6 +58,11 @@ struct Hold {
     /// way, or delivered long ago.
     missing: BTreeSet<u32>,
     waiting: BTreeMap<u32, Deliver>,
+    /// The lowest id that was asked for, while it is not known whether older ones are missing too. Until then
+    /// nothing is delivered.
+    looking_back: Option<u32>,
+    /// When the oldest message that was seen was made, in Unix seconds.
+    oldest: u32,
 }
 
 /// Where a conversation's messages are asked for.
@@ -67,8 +73,11 @@ struct Place {
     kind: SessionType,
 }
 
-/// Ids before the first one that are looked for where nothing is remembered.
+/// Ids before the first one that are looked for where nothing is remembered; more, if all of them are new.
 const MAX_BEFORE: u32 = 16;
+/// What is older, in seconds, has not passed anybody by: a route server knows within a moment who has signed in, and
+/// what a lost link took with it is looked for when it is back.
+const FRESH: u32 = 60;
 /// How long a missing message may still come by itself: two servers that store messages of one conversation at
 /// the same moment relay them in any order.
 const GRACE: Duration = Duration::from_millis(30);
@@ -119,7 +128,14 @@ pub(crate) fn in_order(
         };
         let place = Place { user: message.from_user_id, session: message.to_session_id, kind };
         server.delivered.expect(conversation, before.clone());
-        holds.insert(conversation, Hold { place, missing: before.collect(), waiting: BTreeMap::new() });
+        let hold = Hold {
+            place,
+            looking_back: first.then_some(before.start),
+            oldest: message.create_time,
+            missing: before.collect(),
+            waiting: BTreeMap::new(),
+        };
+        holds.insert(conversation, hold);
         if !gap.is_empty() {
             server.metrics.gaps.inc();
         }
@@ -127,10 +143,12 @@ pub(crate) fn in_order(
     }
     let Some(hold) = holds.get_mut(&conversation) else { return };
     hold.missing.remove(&id);
+    hold.oldest = hold.oldest.min(message.create_time);
     hold.missing.extend(gap.rev().take(MAX_FETCH));
     hold.waiting.insert(id, Box::new(deliver));
     if hold.waiting.len() > MAX_WAITING {
         hold.missing.clear();
+        hold.looking_back = None;
     }
     release(server, cx, conversation);
 }
@@ -138,6 +156,9 @@ pub(crate) fn in_order(
 /// Delivers what no longer waits for anything.
 fn release(server: &mut Server, cx: &mut Context<Server>, conversation: Conversation) {
     while let Some(hold) = server.catch_up.holds.get_mut(&conversation) {
+        if hold.looking_back.is_some() {
+            return;
+        }
         let Some(entry) = hold.waiting.first_entry() else {
             server.catch_up.holds.remove(&conversation);
             return;
@@ -153,7 +174,7 @@ fn release(server: &mut Server, cx: &mut Context<Server>, conversation: Conversa
 /// Fetches what has not come by itself.
 fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversation) {
     let Some(hold) = server.catch_up.holds.get_mut(&conversation) else { return };
-    if hold.missing.is_empty() {
+    if hold.missing.is_empty() && hold.looking_back.is_none() {
         release(server, cx, conversation);
         return;
     }
@@ -163,11 +184,14 @@ fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversatio
         for message in found {
             let Some(hold) = server.catch_up.holds.get_mut(&conversation) else { break };
             let id = message.msg_id;
-            if hold.missing.contains(&id) && server.delivered.insert(conversation, id) {
+            hold.oldest = hold.oldest.min(message.create_time);
+            if hold.missing.contains(&id) {
+                server.delivered.insert(conversation, id);
                 let deliver = move |server: &mut Server, cx: &mut Context<Server>| recovered(server, cx, message);
                 hold.waiting.insert(id, Box::new(deliver));
             }
         }
+        look_further_back(server, cx, conversation);
         // What the store does not have will never come. What turned out to be missing while it was asked is
         // asked for next.
         if let Some(hold) = server.catch_up.holds.get_mut(&conversation) {
@@ -179,6 +203,21 @@ fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversatio
         if server.catch_up.holds(conversation) {
             cx.after(GRACE, move |server: &mut Server, cx| fill(server, cx, conversation));
         }
+    });
+}
+
+/// Asks for older messages too, if all that were seen are younger than a device here.
+fn look_further_back(server: &mut Server, cx: &Context<Server>, conversation: Conversation) {
+    let Some(hold) = server.catch_up.holds.get_mut(&conversation) else { return };
+    let Some(reached) = hold.looking_back else { return };
+    let fresh = hold.oldest >= member::unix_seconds(cx).saturating_sub(FRESH);
+    let first_sign_in = || server.clients.all_devices().map(|(_, device)| device.signed_in.at).min();
+    let passed_by =
+        reached > 1 && fresh && first_sign_in().is_some_and(|at| u64::from(hold.oldest) + 1 > at / 1_000_000);
+    hold.looking_back = (passed_by && hold.waiting.len() < MAX_WAITING).then(|| {
+        let next = reached.saturating_sub(MAX_FETCH as u32).max(1);
+        hold.missing.extend(next..reached);
+        next
     });
 }
 
