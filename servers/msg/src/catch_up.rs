@@ -181,6 +181,7 @@ fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversatio
     let ids: Vec<u32> = hold.missing.iter().rev().take(MAX_FETCH).copied().collect();
     let place = hold.place;
     fetch(server, cx, conversation, place, ids.clone(), TRIES, move |server, cx, found| {
+        let nothing = found.is_empty() && !ids.is_empty();
         for message in found {
             let Some(hold) = server.catch_up.holds.get_mut(&conversation) else { break };
             let id = message.msg_id;
@@ -191,7 +192,7 @@ fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversatio
                 hold.waiting.insert(id, Box::new(deliver));
             }
         }
-        look_further_back(server, cx, conversation);
+        look_further_back(server, cx, conversation, nothing);
         // What the store does not have will never come. What turned out to be missing while it was asked is
         // asked for next.
         if let Some(hold) = server.catch_up.holds.get_mut(&conversation) {
@@ -206,14 +207,17 @@ fn fill(server: &mut Server, cx: &mut Context<Server>, conversation: Conversatio
     });
 }
 
-/// Asks for older messages too, if all that were seen are younger than a device here.
-fn look_further_back(server: &mut Server, cx: &Context<Server>, conversation: Conversation) {
+/// Asks for older messages too, if all that were seen are younger than a device here. `nothing`: the store had none of
+/// those that it was asked for.
+fn look_further_back(server: &mut Server, cx: &Context<Server>, conversation: Conversation, nothing: bool) {
     let Some(hold) = server.catch_up.holds.get_mut(&conversation) else { return };
     let Some(reached) = hold.looking_back else { return };
     let fresh = hold.oldest >= member::unix_seconds(cx).saturating_sub(FRESH);
     let first_sign_in = || server.clients.all_devices().map(|(_, device)| device.signed_in.at).min();
-    let passed_by =
-        reached > 1 && fresh && first_sign_in().is_some_and(|at| u64::from(hold.oldest) + 1 > at / 1_000_000);
+    let passed_by = reached > 1
+        && fresh
+        && !nothing
+        && first_sign_in().is_some_and(|at| u64::from(hold.oldest) + 1 > at / 1_000_000);
     hold.looking_back = (passed_by && hold.waiting.len() < MAX_WAITING).then(|| {
         let next = reached.saturating_sub(MAX_FETCH as u32).max(1);
         hold.missing.extend(next..reached);

@@ -140,6 +140,26 @@ fn g4_what_came_before_the_first_message_is_looked_for() {
     client.expect_nothing();
 }
 
+/// Two sides talk at once, and what one of them says comes late: all of it has passed the other one by.
+#[test]
+fn g4_what_came_before_the_first_message_is_looked_for_as_far_back_as_it_is_new() {
+    let mut world = World::new();
+    let mut client = world.sign_in(2, PC);
+    world.route.send(0, &relay(150));
+    assert_eq!(answer(&mut world.db, now()), (134..150).collect::<Vec<_>>());
+    client.expect_nothing();
+    // Too late for the window of ids that are remembered: the store's copy will do.
+    world.route.send(0, &relay(40));
+    assert_eq!(answer(&mut world.db, now()), (34..134).collect::<Vec<_>>());
+    // Before the sign-in.
+    assert_eq!(answer(&mut world.db, now() - 30), (1..34).collect::<Vec<_>>());
+    for id in 34..=150 {
+        hears(&mut client, id);
+    }
+    client.expect_nothing();
+    world.expect_nothing_at_the_store(&mut client);
+}
+
 /// What turns out to be missing while the store is asked is asked for next.
 #[test]
 fn g4_a_gap_that_shows_while_another_is_filled_is_filled_too() {
