@@ -138,7 +138,7 @@ pub(crate) fn send(request: &mut Request<'_>) {
     }
     message.from_user_id = origin.from;
     message.msg_id = 0;
-    message.create_time = member::unix_seconds(request.cx);
+    message.create_time = 0;
     message.refusal = None;
     message.group_version = None;
     if message.client_msg_id.as_ref().is_none_or(String::is_empty) {
@@ -189,6 +189,8 @@ fn forward(server: &mut Server, cx: &mut Context<Server>, outgoing: Outgoing) {
         }
         Turn::Go(mut outgoing, link) => {
             outgoing.sent = true;
+            // Not when it came: it may have waited for a link, and who signed in meanwhile has not seen it (G4).
+            outgoing.message.create_time = member::unix_seconds(cx);
             // The text is shared.
             let message = outgoing.message.clone();
             server.call(cx, &link, outgoing.origin.seq, message, move |server, cx, reply| {

@@ -22,10 +22,9 @@ struct Sent {
     /// Where the first ack came, and which number it named.
     acked: Option<(usize, u32)>,
     refused: Option<u32>,
-    /// On which connection it left last, and whether it left twice on one: then the server had said nothing for
-    /// long, and it has lost its place before what was sent and answered meanwhile.
-    session: SessionId,
-    displaced: bool,
+    /// The places of all sendings. What nobody had answered was sent again, and either may be the one that is
+    /// stored: the first may have been refused, and the refusal lost with its connection.
+    sendings: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -80,12 +79,11 @@ fn gather(events: &[Event]) -> Gathered<'_> {
                 let Some(session) = all.sessions.get(id) else { continue };
                 let (user, device) = (session.user, session.device);
                 if let Some(sent) = all.messages.get_mut(text) {
-                    sent.displaced |= sent.session == *id;
-                    sent.session = *id;
+                    sent.sendings.push(at);
                 } else {
                     all.order.push(Arc::clone(text));
-                    let (acked, refused, displaced) = (None, None, false);
-                    let sent = Sent { at, to: *to, user, device, acked, refused, session: *id, displaced };
+                    let (acked, refused, sendings) = (None, None, vec![at]);
+                    let sent = Sent { at, to: *to, user, device, acked, refused, sendings };
                     all.messages.insert(Arc::clone(text), sent);
                 }
             }
@@ -201,7 +199,7 @@ fn of_the_senders(
     verdict: &mut Judgement,
 ) {
     verdict.sent = all.messages.len();
-    let mut newest: HashMap<(u32, Conversation), (u32, &str)> = HashMap::new();
+    let mut by_sender: BTreeMap<(u32, Conversation), BTreeMap<u32, &str>> = BTreeMap::new();
     for text in &all.order {
         let sent = &all.messages[text];
         let row = rows.get(&**text).copied();
@@ -239,14 +237,23 @@ fn of_the_senders(
             }
         }
         // What is not stored has no place. What was refused has lost it.
-        if let (Some((_, msg_id)), None, false) = (row, sent.refused, sent.displaced) {
-            let last = newest.entry((sent.device, sent.to)).or_insert((0, ""));
-            if msg_id < last.0 {
-                let words = format!("G3: {text} (#{msg_id}) was sent after {} (#{})", last.1, last.0);
-                let story = story_of(events, [text, last.1]);
-                verdict.find(|v| &mut v.order, format!("{words}: {story:#?}"));
-            } else {
-                *last = (msg_id, text);
+        if let (Some((_, msg_id)), None) = (row, sent.refused) {
+            by_sender.entry((sent.device, sent.to)).or_default().insert(msg_id, text);
+        }
+    }
+    // In the order of the numbers each message has a sending behind that of the one before it.
+    for messages in by_sender.values() {
+        let mut last: Option<(usize, u32, &str)> = None;
+        for (msg_id, text) in messages {
+            let mut sendings = all.messages[*text].sendings.iter().copied();
+            match (sendings.find(|at| last.is_none_or(|(before, ..)| *at > before)), last) {
+                (Some(at), _) => last = Some((at, *msg_id, text)),
+                (None, Some((_, before, earlier))) => {
+                    let words = format!("G3: {earlier} (#{before}) was sent after {text} (#{msg_id})");
+                    let story = story_of(events, [earlier, text]);
+                    verdict.find(|v| &mut v.order, format!("{words}: {story:#?}"));
+                }
+                (None, None) => {}
             }
         }
     }

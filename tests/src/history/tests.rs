@@ -148,6 +148,21 @@ fn g3_a_message_that_is_sent_again_late_on_its_connection_has_lost_its_place() {
     assert!(run.judged().is_clean(), "{:?}", run.judged().findings);
 }
 
+/// The refusal of the first "one" was lost with its connection; "two" had been stored before all was sent again.
+#[test]
+fn g3_a_message_has_the_place_of_one_of_its_sendings() {
+    let run = Run::new();
+    for text in ["one", "two", "one", "two"] {
+        run.sent(text);
+    }
+    let run = Run { stored: vec![row(1, "two"), row(2, "one")], ..run };
+    assert!(run.judged().is_clean(), "{:?}", run.judged().findings);
+    run.sent("three");
+    run.sent("four");
+    let run = Run { stored: vec![row(1, "two"), row(2, "one"), row(3, "four"), row(4, "three")], ..run };
+    run.finds(|judged| judged.order, "G3");
+}
+
 #[test]
 fn g3_a_delivery_out_of_order_is_found() {
     let mut run = Run::new();
